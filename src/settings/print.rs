@@ -1,0 +1,196 @@
+//! The redacted truth: settings as JSON, arguments without secrets. Pure.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{
+    Credentials, KubeAccess, ListenAddr, Login, Mode, NoteLevel, Persona, RestartDaemon, Routes, Settings, StateStore,
+    Tun,
+};
+use crate::goduration;
+
+/// What stands for a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
+/// The flags of `tailscale up` whose values are secret, without dashes.
+const SECRET_FLAGS: [&str; 4] = ["auth-key", "authkey", "client-secret", "id-token"];
+
+impl Settings {
+    /// Everything, in camelCase; secrets are `[redacted]`. A member is added, never renamed.
+    pub fn redacted_json(&self) -> Value {
+        let StateJson { kind, secret, dir } = state(&self.daemon.state);
+        json!({
+            "persona": match self.persona {
+                Persona::Containerboot => "containerboot",
+                Persona::Tailpod => "tailpod",
+            },
+            "mode": match self.mode {
+                Mode::OneStep(_) => "one-step",
+                Mode::AuthOnce => "auth-once",
+                Mode::AlwaysAuth => "always-auth",
+            },
+            "configFile": match &self.mode {
+                Mode::OneStep(file) => json!({
+                    "path": path(&file.path),
+                    "authKey": file.auth_key.as_ref().map(|_| REDACTED),
+                    "locked": file.locked,
+                }),
+                Mode::AuthOnce | Mode::AlwaysAuth => Value::Null,
+            },
+            "login": login(&self.login),
+            "node": {
+                "hostname": self.node.hostname,
+                "routes": match &self.node.routes {
+                    Routes::Keep => None,
+                    Routes::Set(text) => Some(text),
+                },
+                "acceptDNS": self.node.accept_dns,
+                "extraArgs": redact_args(&self.node.extra_args),
+            },
+            "daemon": {
+                "socket": path(&self.daemon.socket),
+                "state": { "kind": kind, "secret": secret, "dir": dir },
+                "userspace": self.daemon.tun == Tun::Userspace,
+                "socks5Server": self.daemon.socks5_server,
+                "outboundHTTPProxyListen": self.daemon.outbound_http_proxy_listen,
+                "debugAddress": self.daemon.debug_addr,
+                "extraArgs": redact_args(&self.daemon.extra_args),
+            },
+            "kubernetes": {
+                "inKubernetes": self.kube.in_kubernetes,
+                "secret": self.kube.secret,
+                "access": match &self.kube.access {
+                    KubeAccess::InCluster { service_account, url } => {
+                        json!({ "kind": "in-cluster", "serviceAccount": path(service_account), "url": url })
+                    }
+                    KubeAccess::Kubeconfig { path: file, context } => {
+                        json!({ "kind": "kubeconfig", "path": path(file), "context": context })
+                    }
+                },
+                "deleteAuthKey": self.delete_authkey,
+            },
+            "pod": {
+                "name": self.pod.name,
+                "uid": self.pod.uid,
+                "ipv4": self.pod.ipv4.map(|ip: IpAddr| ip.to_string()),
+                "ipv6": self.pod.ipv6.map(|ip: IpAddr| ip.to_string()),
+            },
+            "local": {
+                "address": self.local.main.as_ref().map(|main| &main.addr.text),
+                "metrics": self.local.main.as_ref().is_some_and(|main| main.metrics),
+                "health": self.local.main.as_ref().is_some_and(|main| main.health),
+                "deprecatedHealthAddress": self.local.deprecated_health.as_ref().map(listen),
+                "debugAddress": self.local.debug.as_ref().map(listen),
+            },
+            "bootTimeout": goduration::format(self.boot_timeout),
+            "loginTimeout": goduration::format(self.login_timeout),
+            "reissueTimeout": goduration::format(self.reissue_timeout),
+            "capabilityVersion": self.capver,
+            "capabilityVersionIsExplicit": self.capver_is_explicit,
+            "root": path(&self.root),
+            "groForwarding": self.gro_forwarding,
+            "restartDaemon": match self.restart_daemon {
+                RestartDaemon::WithBackoff => "backoff",
+                RestartDaemon::Never => "never",
+            },
+            "autoAdvertise": self.auto_advertise,
+            "terminationLog": self.termination_log.as_deref().map(path),
+            "notes": self.notes.iter().map(|note| json!({
+                "level": match note.level {
+                    NoteLevel::Info => "info",
+                    NoteLevel::Warning => "warning",
+                },
+                "text": note.text,
+            })).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// Arguments with the values of secret flags replaced.
+pub fn redact_args(words: &[String]) -> Vec<String> {
+    let mut redacted = Vec::with_capacity(words.len());
+    let mut value_is_secret = false;
+    for word in words {
+        if std::mem::take(&mut value_is_secret) {
+            redacted.push(REDACTED.to_owned());
+            continue;
+        }
+        match secret_flag(word) {
+            Some((flag, Some(_))) => redacted.push(format!("{flag}={REDACTED}")),
+            Some((_, None)) => {
+                value_is_secret = true;
+                redacted.push(word.clone());
+            }
+            None => redacted.push(word.clone()),
+        }
+    }
+    redacted
+}
+
+/// The flag with its dashes and its value, if the word is a flag whose value is secret.
+pub(crate) fn secret_flag(word: &str) -> Option<(&str, Option<&str>)> {
+    let (flag, value) = match word.split_once('=') {
+        Some((flag, value)) => (flag, Some(value)),
+        None => (word, None),
+    };
+    let name = flag.strip_prefix("--").or_else(|| flag.strip_prefix('-'))?;
+    SECRET_FLAGS.contains(&name).then_some((flag, value))
+}
+
+struct StateJson<'s> {
+    kind: &'static str,
+    secret: Option<&'s str>,
+    dir: Option<String>,
+}
+
+fn state(store: &StateStore) -> StateJson<'_> {
+    match store {
+        StateStore::Secret { name, dir } => StateJson { kind: "secret", secret: Some(name), dir: Some(path(dir)) },
+        StateStore::Dir(dir) => StateJson { kind: "dir", secret: None, dir: Some(path(dir)) },
+        StateStore::Memory => StateJson { kind: "memory", secret: None, dir: None },
+    }
+}
+
+fn login(login: &Login) -> Value {
+    match login {
+        Login::Interactive => json!({ "kind": "interactive" }),
+        Login::AuthKey(_) => json!({ "kind": "auth-key", "authKey": REDACTED }),
+        Login::Credentials(Credentials::Ambient { id }) => json!({ "kind": "ambient", "clientID": id }),
+        Login::Credentials(Credentials::OAuth { id, .. }) => {
+            json!({ "kind": "oauth", "clientID": id, "clientSecret": REDACTED })
+        }
+        Login::Credentials(Credentials::IdToken { id, .. }) => {
+            json!({ "kind": "id-token", "clientID": id, "idToken": REDACTED })
+        }
+        Login::Credentials(Credentials::Audience { id, audience }) => {
+            json!({ "kind": "audience", "clientID": id, "audience": audience })
+        }
+    }
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn listen(addr: &ListenAddr) -> &str {
+    &addr.text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_flags_are_redacted_in_every_spelling() {
+        let words =
+            ["--auth-key=k", "-authkey", "k2", "--client-secret", "s", "--id-token=t", "--ssh", "--hostname=auth-key"];
+        let words = words.map(str::to_owned);
+        assert_eq!(
+            redact_args(&words).join(" "),
+            "--auth-key=[redacted] -authkey [redacted] --client-secret [redacted] --id-token=[redacted] --ssh \
+             --hostname=auth-key"
+        );
+    }
+}
