@@ -1,0 +1,268 @@
+//! Trust in the API server's certificate.
+//!
+//! A server certificate that is byte for byte one of the certificates in the CA bundle is accepted after name and
+//! validity checks: Go accepts it and home-made API servers use it, webpki alone refuses it (`CaUsedAsEndEntity`).
+//! Everything else goes to webpki. The bundle is read again at each handshake, so a rotated CA needs no restart;
+//! while it cannot be read, what was read last stays trusted.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::x509;
+
+/// Where the trusted certificates come from.
+#[derive(Debug)]
+pub(super) enum Bundle {
+    /// A PEM file that may change.
+    File(PathBuf),
+    /// Fixed DER certificates.
+    Fixed(Vec<CertificateDer<'static>>),
+}
+
+/// The one cryptography provider of this program.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A client configuration that trusts `bundle` and nothing else, without a client certificate.
+pub(super) fn client_config(bundle: Bundle) -> io::Result<ClientConfig> {
+    let verifier = Arc::new(Verifier::new(bundle)?);
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// Puts our verifier into a configuration that somebody else built (with its client certificate).
+pub(super) fn trust(config: &mut ClientConfig, bundle: Bundle) -> io::Result<()> {
+    config.dangerous().set_certificate_verifier(Arc::new(Verifier::new(bundle)?));
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Verifier {
+    bundle: Bundle,
+    current: Mutex<Arc<Trust>>,
+}
+
+/// One state of the bundle.
+#[derive(Debug)]
+struct Trust {
+    pem: Vec<u8>,
+    roots: Vec<CertificateDer<'static>>,
+    webpki: Arc<WebPkiServerVerifier>,
+}
+
+impl Trust {
+    fn from_pem(pem: Vec<u8>) -> io::Result<Self> {
+        let roots: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(io::Error::other)?;
+        Self::new(pem, roots)
+    }
+
+    fn new(pem: Vec<u8>, roots: Vec<CertificateDer<'static>>) -> io::Result<Self> {
+        let mut store = RootCertStore::empty();
+        for root in &roots {
+            store.add(root.clone()).map_err(io::Error::other)?;
+        }
+        if store.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no PEM certificate"));
+        }
+        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
+            .build()
+            .map_err(io::Error::other)?;
+        Ok(Self { pem, roots, webpki })
+    }
+}
+
+impl Verifier {
+    fn new(bundle: Bundle) -> io::Result<Self> {
+        let trust = match &bundle {
+            Bundle::File(path) => Trust::from_pem(std::fs::read(path)?)?,
+            Bundle::Fixed(roots) => Trust::new(Vec::new(), roots.clone())?,
+        };
+        Ok(Self { bundle, current: Mutex::new(Arc::new(trust)) })
+    }
+
+    fn held(&self) -> Arc<Trust> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The state of the bundle now. Runs on new connections only, which are rare.
+    fn fresh(&self) -> Arc<Trust> {
+        let held = self.held();
+        let Bundle::File(path) = &self.bundle else { return held };
+        let read =
+            std::fs::read(path).and_then(|pem| if pem == held.pem { Ok(None) } else { Trust::from_pem(pem).map(Some) });
+        match read {
+            Ok(None) => held,
+            Ok(Some(changed)) => {
+                tracing::info!(path = %path.display(), "the cluster's CA bundle changed");
+                let changed = Arc::new(changed);
+                *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&changed);
+                changed
+            }
+            Err(error) => {
+                tracing::debug!(path = %path.display(), %error, "cannot read the cluster's CA bundle again, keeping what it held");
+                held
+            }
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let trust = self.fresh();
+        if !trust.roots.iter().any(|root| root == end_entity) {
+            return trust.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        }
+        let valid = x509::validity(end_entity).ok_or(CertificateError::BadEncoding)?;
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if now < valid.not_before {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if now > valid.not_after {
+            return Err(CertificateError::Expired.into());
+        }
+        rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.held().webpki.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.held().webpki.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.held().webpki.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Made {
+        der: CertificateDer<'static>,
+        pem: String,
+    }
+
+    /// A certificate that is its own root, as Go's `httptest` makes them.
+    fn self_rooted(name: &str, not_after: (i32, u8, u8)) -> Made {
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_before = rcgen::date_time_ymd(1970, 1, 2);
+        params.not_after = rcgen::date_time_ymd(not_after.0, not_after.1, not_after.2);
+        let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        Made { der: made.der().clone(), pem: made.pem() }
+    }
+
+    fn check(verifier: &Verifier, leaf: &CertificateDer<'_>, name: &str, now: u64) -> Result<(), rustls::Error> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        verifier.verify_server_cert(leaf, &[], &name, &[], now).map(|_| ())
+    }
+
+    const NOW: u64 = 1_800_000_000;
+
+    #[test]
+    fn a_server_certificate_that_is_its_own_root_is_accepted_for_its_name_and_time_only() {
+        let made = self_rooted("127.0.0.1", (2084, 1, 29));
+        let verifier = Verifier::new(Bundle::Fixed(vec![made.der.clone()])).unwrap();
+        assert_eq!(check(&verifier, &made.der, "127.0.0.1", NOW), Ok(()));
+        assert!(matches!(
+            check(&verifier, &made.der, "127.0.0.2", NOW),
+            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }))
+        ));
+        assert_eq!(
+            check(&verifier, &made.der, "127.0.0.1", 4_000_000_000),
+            Err(rustls::Error::InvalidCertificate(CertificateError::Expired))
+        );
+        assert_eq!(
+            check(&verifier, &made.der, "127.0.0.1", 0),
+            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYet))
+        );
+    }
+
+    #[test]
+    fn another_certificate_of_the_same_name_is_refused() {
+        let trusted = self_rooted("127.0.0.1", (2084, 1, 29));
+        let other = self_rooted("127.0.0.1", (2084, 1, 29));
+        let verifier = Verifier::new(Bundle::Fixed(vec![trusted.der])).unwrap();
+        assert!(check(&verifier, &other.der, "127.0.0.1", NOW).is_err());
+    }
+
+    #[test]
+    fn a_certificate_signed_by_the_bundle_goes_through_webpki() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let root = params.self_signed(&key).unwrap();
+        let issuer = rcgen::Issuer::new(params, key);
+        let leaf = rcgen::CertificateParams::new(vec!["kubernetes.default.svc".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&rcgen::KeyPair::generate().unwrap(), &issuer).unwrap();
+        let verifier = Verifier::new(Bundle::Fixed(vec![root.der().clone()])).unwrap();
+        assert_eq!(check(&verifier, leaf.der(), "kubernetes.default.svc", NOW), Ok(()));
+        assert!(check(&verifier, leaf.der(), "elsewhere", NOW).is_err());
+    }
+
+    #[test]
+    fn a_rotated_bundle_is_noticed_and_a_broken_one_keeps_the_last() {
+        let (old, new) = (self_rooted("localhost", (2084, 1, 29)), self_rooted("localhost", (2084, 1, 29)));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.crt");
+        std::fs::write(&path, &old.pem).unwrap();
+        let verifier = Verifier::new(Bundle::File(path.clone())).unwrap();
+        assert_eq!(check(&verifier, &old.der, "localhost", NOW), Ok(()));
+        assert!(check(&verifier, &new.der, "localhost", NOW).is_err());
+
+        std::fs::write(&path, "not a certificate").unwrap();
+        assert_eq!(check(&verifier, &old.der, "localhost", NOW), Ok(()));
+
+        std::fs::write(&path, &new.pem).unwrap();
+        assert_eq!(check(&verifier, &new.der, "localhost", NOW), Ok(()));
+        assert!(check(&verifier, &old.der, "localhost", NOW).is_err());
+    }
+
+    #[test]
+    fn a_bundle_without_certificates_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.crt");
+        std::fs::write(&path, "hello\n").unwrap();
+        assert!(Verifier::new(Bundle::File(path)).is_err());
+    }
+}
