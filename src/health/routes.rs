@@ -1,0 +1,187 @@
+//! Which path gets which answer (boot.md 8).
+//!
+//! Statuses, bodies and headers of `/healthz`, `/metrics` and `/debug/` are contract. `/livez` and `/readyz` follow
+//! the Kubernetes API server's own: a bare `ok`, and one line per check when asked or when something fails.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Snapshot;
+use super::relay::{self, Debug, MetricsSource};
+
+const POD_IPV4: HeaderName = HeaderName::from_static("pod-ipv4");
+const POD_IPV6: HeaderName = HeaderName::from_static("pod-ipv6");
+
+/// An answer: a text of ours, or somebody else's stream.
+pub(super) type Answer = Response<Either<Full<Bytes>, Incoming>>;
+
+/// What one listener serves.
+#[derive(Debug, Default)]
+pub struct Routes {
+    health: Option<HealthRoutes>,
+    metrics: Option<Metrics>,
+}
+
+/// The health endpoints.
+#[derive(Clone, Debug)]
+pub struct HealthRoutes {
+    /// The state of the node.
+    pub snapshot: watch::Receiver<Snapshot>,
+    /// The Pod's IPv4 address, told to callers that drain it.
+    pub pod_ipv4: Option<IpAddr>,
+    /// The Pod's IPv6 address.
+    pub pod_ipv6: Option<IpAddr>,
+    /// Whether `/livez` and `/readyz` are served beside `/healthz`; the deprecated listener has only that.
+    pub probes: bool,
+}
+
+/// The metrics endpoints.
+#[derive(Clone)]
+pub struct MetricsRoutes {
+    /// Where `/metrics` comes from.
+    pub source: MetricsSource,
+    /// Where `/debug/` goes, when the daemon has a debug server.
+    pub debug: Option<SocketAddr>,
+}
+
+struct Metrics {
+    source: MetricsSource,
+    debug: Option<Debug>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").field("debug", &self.debug).finish_non_exhaustive()
+    }
+}
+
+impl Routes {
+    /// Serves these; everything else is 404.
+    pub fn new(health: Option<HealthRoutes>, metrics: Option<MetricsRoutes>) -> Self {
+        let metrics = metrics.map(|routes| Metrics { source: routes.source, debug: routes.debug.map(Debug::new) });
+        Self { health, metrics }
+    }
+
+    /// The lines to log when a listener for these opens at `addr`.
+    pub(super) fn announcements(&self, addr: &str) -> Vec<String> {
+        let metrics = self.metrics.iter().map(|_| format!("Running metrics endpoint at {addr}/metrics"));
+        let health = self.health.iter().map(|_| format!("Running healthcheck endpoint at {addr}/healthz"));
+        metrics.chain(health).collect()
+    }
+
+    /// Answers one request.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path();
+        if let Some(health) = &self.health {
+            let answer: Option<fn(&HealthRoutes, &str) -> Answer> = match path {
+                "/healthz" => Some(|health, _| health.healthz()),
+                "/livez" if health.probes => Some(|health, _| health.livez()),
+                "/readyz" if health.probes => Some(HealthRoutes::readyz),
+                _ => None,
+            };
+            if let Some(answer) = answer {
+                return if is_read(&request) {
+                    answer(health, request.uri().query().unwrap_or_default())
+                } else {
+                    not_allowed()
+                };
+            }
+        }
+        match &self.metrics {
+            Some(metrics) if path == "/metrics" && is_read(&request) => relay::metrics(&metrics.source, request).await,
+            Some(_) if path == "/metrics" => not_allowed(),
+            Some(metrics) if path.starts_with("/debug/") && !path.split('/').any(|part| part == "..") => {
+                match &metrics.debug {
+                    Some(debug) => debug.answer(request).await,
+                    None => plain(StatusCode::NOT_FOUND, "debug endpoint not configured\n"),
+                }
+            }
+            _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+}
+
+impl HealthRoutes {
+    fn healthz(&self) -> Answer {
+        if let Some(reason) = self.snapshot.borrow().unhealthy() {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n"));
+        }
+        let mut answer = plain(StatusCode::OK, "ok");
+        for (name, ip) in [(POD_IPV4, self.pod_ipv4), (POD_IPV6, self.pod_ipv6)] {
+            if let Some(ip) = ip {
+                let value = HeaderValue::from_str(&ip.to_string()).expect("an address is a valid header value");
+                answer.headers_mut().insert(name, value);
+            }
+        }
+        answer
+    }
+
+    fn livez(&self) -> Answer {
+        match self.snapshot.borrow().stalled(Instant::now()) {
+            Some(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n")),
+            None => plain(StatusCode::OK, "ok"),
+        }
+    }
+
+    fn readyz(&self, query: &str) -> Answer {
+        let checks = self.snapshot.borrow().readiness(Instant::now());
+        let ready = checks.iter().all(|(_, problem)| problem.is_none());
+        let verbose = query.split('&').any(|part| part == "verbose" || part.starts_with("verbose="));
+        if ready && !verbose {
+            return plain(StatusCode::OK, "ok");
+        }
+        let mut text = String::new();
+        for (name, problem) in checks {
+            match problem {
+                None => text.extend(["[+]", name, " ok\n"]),
+                Some(problem) => text.extend(["[-]", name, " failed: ", &problem, "\n"]),
+            }
+        }
+        if ready {
+            plain(StatusCode::OK, &(text + "readyz check passed\n"))
+        } else {
+            plain(StatusCode::SERVICE_UNAVAILABLE, &(text + "readyz check failed\n"))
+        }
+    }
+}
+
+fn is_read(request: &Request<Incoming>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+fn not_allowed() -> Answer {
+    let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    answer
+}
+
+/// A text, with the headers that Go's `http.Error` gives to errors.
+pub(super) fn plain(status: StatusCode, text: &str) -> Answer {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if !status.is_success() {
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    with_headers(status, headers, Bytes::copy_from_slice(text.as_bytes()))
+}
+
+pub(super) fn with_headers(status: StatusCode, headers: HeaderMap, body: Bytes) -> Answer {
+    let mut answer = Response::new(Either::Left(Full::new(body)));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+pub(super) fn stream(status: StatusCode, headers: HeaderMap, body: Incoming) -> Answer {
+    let mut answer = Response::new(Either::Right(body));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    answer
+}
