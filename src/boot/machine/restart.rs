@@ -1,0 +1,54 @@
+//! An uninvited death of tailscaled (boot.md E.4): restart in place with back-off, or leave with its status.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Announcement, Boot, Death, Level, Phase};
+use crate::backoff::Backoff;
+use crate::settings::RestartDaemon;
+
+/// Delays between restarts.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
+
+/// So many deaths...
+const DEATHS: usize = 5;
+
+/// ...within this time end it.
+const WINDOW: Duration = Duration::from_secs(300);
+
+impl Boot {
+    pub(super) fn daemon_exited(&mut self, death: &Death, now: Instant, actions: &mut Vec<Action>) {
+        match self.phase {
+            Phase::Reissuing(_) => return self.reissue_daemon_exited(death, actions),
+            Phase::Starting { .. } if self.node.deaths.is_empty() => {
+                // It never listened: a bad flag or unusable state, which no restart mends.
+                let text =
+                    format!("failed to bring up tailscale: tailscaled exited before its socket was ready: {}", death.0);
+                return self.fail(text, actions);
+            }
+            _ => {}
+        }
+        self.node.bus_lost = None;
+        self.node.state = None;
+        if self.policy.restart == RestartDaemon::Never {
+            return self.fail(format!("tailscaled exited: {}", death.0), actions);
+        }
+        self.node.deaths.retain(|at| now.duration_since(*at) < WINDOW);
+        self.node.deaths.push(now);
+        let deaths = self.node.deaths.len();
+        if deaths >= DEATHS {
+            let text = format!("tailscaled exited {deaths} times within {}s, last: {}", WINDOW.as_secs(), death.0);
+            return self.fail(text, actions);
+        }
+        let mut backoff = BACKOFF;
+        let delay = (0..deaths).map(|_| backoff.next(0.0)).last().unwrap_or_default();
+        let line = format!("tailscaled exited: {}; restarting it in {delay:?}", death.0);
+        actions.push(Action::Log(Level::Warn, line.clone()));
+        actions.push(Action::Announce(Announcement { reason: "TailscaledRestarted", message: line }));
+        self.phase = Phase::Restarting { at: now + delay };
+    }
+
+    pub(super) fn restart(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.phase = Phase::Starting { deadline: now + self.policy.boot_timeout };
+        actions.push(Action::SpawnDaemon);
+    }
+}

@@ -1,0 +1,101 @@
+//! Brings a node up and keeps it up: the container's entry point.
+//!
+//! [`machine`] decides (pure), the shell acts. The phases are those of boot.md 1.2: host preparation, the state
+//! Secret, tailscaled and its socket, local HTTP, login, what follows a login, the steady state, the way out.
+//! Follows upstream's `cmd/containerboot`.
+
+mod apply;
+pub mod argv;
+mod bus;
+pub mod exit;
+pub mod files;
+pub mod flags;
+pub mod healthcheck;
+pub mod host;
+mod http;
+pub mod keyfile;
+mod login;
+pub mod login_failure;
+pub mod machine;
+pub mod plan;
+pub mod policy;
+pub mod prefs;
+pub mod prepare;
+pub mod program;
+pub mod reaper;
+mod reissue;
+mod reload;
+mod shell;
+pub mod socket;
+mod stop;
+pub mod tailscale_cli;
+pub mod tailscaled;
+pub mod termination;
+
+use std::time::Instant;
+
+pub use machine::Outcome;
+pub use program::Environment;
+
+use crate::localapi::LocalApi;
+use crate::settings::{Persona, Settings, Tun, vars};
+use crate::shutdown::Signals;
+
+/// Runs a boot from host preparation to the last line. Returns how it ended; the caller turns that into an exit code.
+pub async fn run(settings: Settings, inherited: &Environment, signals: &mut Signals) -> Outcome {
+    if settings.daemon.tun == Tun::Kernel
+        && let Err(error) = host::prepare(&settings)
+    {
+        let mut lines = error.lines();
+        let last = lines.pop().unwrap_or_else(|| error.to_string());
+        for line in lines {
+            tracing::error!("{line}");
+        }
+        return Outcome::Failed(last);
+    }
+    let deadline = Instant::now() + settings.boot_timeout;
+    let prepared = tokio::select! {
+        biased;
+        _ = signals.next() => return Outcome::Requested,
+        prepared = prepare::prepare(&settings, deadline.into()) => prepared,
+    };
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            if let Some(hint) = error.hint() {
+                tracing::warn!("{hint}");
+            }
+            return Outcome::Failed(chain(&error));
+        }
+    };
+    let policy = policy::policy(&settings, prepared.store());
+    let boot = machine::Boot::new(policy, deadline);
+    let api = LocalApi::new(&settings.daemon.socket);
+    let baseline = reload::Baseline::read(shell::config_path(&settings));
+    let environment = children_environment(&settings, inherited);
+    let children = reaper::Children::new();
+    let context = shell::Context { settings, environment, children, prepared, api, baseline };
+    shell::Shell::new(context, boot).run(signals).await
+}
+
+/// What children see of our environment. Names we do not know are never removed; as `tailpod boot` those that
+/// hold secrets are (boot.md E.2).
+fn children_environment(settings: &Settings, inherited: &Environment) -> Environment {
+    let dropped: Vec<_> = match settings.persona {
+        Persona::Containerboot => Vec::new(),
+        Persona::Tailpod => vars::secret_names().collect(),
+    };
+    program::child_environment(inherited, &dropped, &[])
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,490 @@
+//! The shell around the state machine: performs its actions, feeds their outcomes back as events.
+//!
+//! One loop owns the state; nothing in it blocks. Whatever takes time runs as a task that ends with one [`Event`].
+//! Every task hangs below a [`CancellationToken`]: those of one daemon incarnation below `incarnation`, the
+//! others below `root`, so a restart of tailscaled leaves nothing behind that still talks about the old one.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::exit::Exit;
+use super::machine::{Action, Announcement, Boot, Death, Event, Level, LoginError, LoginSource, Outcome};
+use super::prepare::{Prepared, StateSecret};
+use super::program::{Environment, Program};
+use super::reaper::{self, Children};
+use super::tailscaled::Tailscaled;
+use super::{apply, argv, bus, chain, http, login, reissue, reload, socket, stop};
+use crate::health::{HealthHandle, Weight};
+use crate::k8s::event::{EventKind, PodEvent, PodRef};
+use crate::k8s::publisher::{self, Publisher, SecretTarget, Slot};
+use crate::localapi::LocalApi;
+use crate::secret::Secret;
+use crate::settings::{Credentials, Login, Mode, Persona, Settings};
+use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
+
+/// Limit of one state-writing call to the API server or the daemon after the boot deadline's part (W31).
+pub(super) const OPERATION_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long tailscaled may take to exit when it is stopped for a reissue.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Best effort: an Event that the API server does not take within this time is not worth a later exit.
+const ANNOUNCE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The loop's own deadline ends the wait for the socket; this one only bounds the task.
+const SOCKET_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// How much later than the broken connection a daemon's death may be seen.
+const DEATH_SHOWS: Duration = Duration::from_millis(250);
+
+/// How often a loop without events shows that it lives; below a third of [`crate::health::STALLED`].
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Everything the tasks of one boot share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) settings: Settings,
+    pub(super) environment: Environment,
+    pub(super) children: Children,
+    pub(super) prepared: Prepared,
+    pub(super) api: LocalApi,
+    pub(super) baseline: reload::Baseline,
+}
+
+impl Context {
+    pub(super) fn secret(&self) -> Option<&StateSecret> {
+        self.prepared.secret.as_ref()
+    }
+
+    /// Every secret that a child may have been given, for keeping them out of its words.
+    pub(super) fn secrets(&self) -> Vec<Secret<String>> {
+        let given = match &self.settings.login {
+            Login::AuthKey(key) => Some(key),
+            Login::Credentials(Credentials::OAuth { secret, .. }) => Some(secret),
+            Login::Credentials(Credentials::IdToken { token, .. }) => Some(token),
+            Login::Credentials(Credentials::Ambient { .. } | Credentials::Audience { .. }) | Login::Interactive => None,
+        };
+        // A path is no secret, and an empty text would be found everywhere.
+        let is_secret = |secret: &&Secret<String>| !secret.expose().is_empty() && !secret.expose().starts_with("file:");
+        given.into_iter().chain(&self.prepared.adopted_key).filter(is_secret).cloned().collect()
+    }
+}
+
+/// The running boot.
+pub(super) struct Shell {
+    pub(super) context: Arc<Context>,
+    pub(super) boot: Boot,
+    events: mpsc::Sender<Event>,
+    inbox: mpsc::Receiver<Event>,
+    /// The open bus: a channel of its own, so that dropping it drops what an older stream said.
+    bus: Option<mpsc::Receiver<Event>>,
+    bus_stop: CancellationToken,
+    /// What runs for as long as the boot, or one daemon, does.
+    pub(super) tasks: Tasks,
+    /// What ends with one event.
+    pub(super) errands: JoinSet<()>,
+    pub(super) announcements: JoinSet<()>,
+    pub(super) root: CancellationToken,
+    incarnation: CancellationToken,
+    pub(super) daemon: Option<Tailscaled>,
+    kill_at: Option<Instant>,
+    health: HealthHandle,
+    /// Closed last: probes are answered until tailscaled is gone.
+    pub(super) http: Tasks,
+    publisher: Option<Publisher>,
+}
+
+impl Shell {
+    pub(super) fn new(context: Context, boot: Boot) -> Self {
+        // Bounded: a stuck loop shows as a stalled bus, not as memory.
+        let (events, inbox) = mpsc::channel(256);
+        let root = CancellationToken::new();
+        let serves_health = context.settings.local.main.as_ref().is_some_and(|main| main.health)
+            || context.settings.local.deprecated_health.is_some();
+        let health = if serves_health { HealthHandle::new() } else { HealthHandle::silent() };
+        Self {
+            context: Arc::new(context),
+            boot,
+            events,
+            inbox,
+            bus: None,
+            bus_stop: root.child_token(),
+            tasks: Tasks::new(root.clone()),
+            errands: JoinSet::new(),
+            announcements: JoinSet::new(),
+            incarnation: root.child_token(),
+            root,
+            daemon: None,
+            kill_at: None,
+            health,
+            http: Tasks::new(CancellationToken::new()),
+            publisher: None,
+        }
+    }
+
+    /// Runs to the end and shuts down in order. Returns how it ended.
+    pub(super) async fn run(mut self, signals: &mut Signals) -> Outcome {
+        if reaper::is_needed() {
+            let children = self.context.children.clone();
+            self.tasks.spawn("reaper", move |stop| reaper::run(children, stop));
+        }
+        self.spawn_daemon();
+        let outcome = loop {
+            let event = self.next_event(signals).await;
+            let actions = self.boot.step(event, std::time::Instant::now());
+            // Upstream flips its health flag before it says that the startup is complete.
+            self.report_health();
+            let mut outcome = None;
+            for action in actions {
+                if let Action::Stop(how) = action {
+                    outcome = Some(how);
+                } else {
+                    self.perform(action);
+                }
+            }
+            if let Some(outcome) = outcome {
+                break outcome;
+            }
+        };
+        stop::shut_down(self, signals).await;
+        outcome
+    }
+
+    async fn next_event(&mut self, signals: &mut Signals) -> Event {
+        loop {
+            let tick = self.boot.deadline().map(Instant::from_std);
+            let kill = self.kill_at;
+            tokio::select! {
+                biased;
+                _ = signals.next() => return Event::Signal,
+                exit = exited(self.daemon.as_mut()) => {
+                    self.daemon = None;
+                    self.kill_at = None;
+                    self.bus = None;
+                    self.incarnation.cancel();
+                    return Event::DaemonExited(Death(exit.to_string()));
+                }
+                () = at(kill) => {
+                    self.kill_at = None;
+                    if let Some(Err(error)) = self.daemon.as_ref().map(Tailscaled::kill_group) {
+                        tracing::warn!("error killing tailscaled: {error}");
+                    }
+                }
+                () = at(tick) => return Event::Tick,
+                Some(event) = self.inbox.recv() => return event,
+                Some(event) = receive(self.bus.as_mut()) => return event,
+                Some(ended) = self.errands.join_next() => {
+                    if let Err(error) = ended && error.is_panic() {
+                        return Event::SideFailed(format!("a task of boot panicked: {error}"));
+                    }
+                }
+                ended = self.tasks.next_ended() => return Event::SideFailed(unexpected(&ended)),
+                ended = self.http.next_ended() => return Event::SideFailed(unexpected(&ended)),
+                () = tokio::time::sleep(HEARTBEAT) => self.health.beat(),
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        let context = Arc::clone(&self.context);
+        match action {
+            Action::Log(Level::Info, line) => tracing::info!("{line}"),
+            Action::Log(Level::Warn, line) => tracing::warn!("{line}"),
+            Action::ServeHttp => self.serve_http(),
+            Action::TuneGro => self.detached(async move { tune_gro(&context.api).await }),
+            Action::LinkSocket => {
+                let daemon = &context.settings.daemon;
+                if let Err(error) = socket::link_default_socket(&context.settings.root, &daemon.socket) {
+                    tracing::warn!("{}", error.warning());
+                }
+            }
+            Action::WatchBus => {
+                // The end of the old stream, and of all that it still had to say.
+                self.bus_stop.cancel();
+                self.bus_stop = self.incarnation.child_token();
+                let (events, bus) = mpsc::channel(16);
+                self.bus = Some(bus);
+                self.errands.spawn(bus::follow(context.api.clone(), events, self.bus_stop.clone()));
+            }
+            Action::RunUp => {
+                let stop = self.incarnation.clone();
+                self.daemon_task(async move {
+                    let command = argv::up(&context.settings, context.prepared.adopted_key.as_ref()).expose();
+                    Event::UpFinished(login::run_tailscale(&context, command, &stop).await.map_err(|e| e.to_string()))
+                });
+            }
+            Action::RunSet => {
+                let stop = self.incarnation.clone();
+                self.daemon_task(async move {
+                    let command = argv::set(&context.settings);
+                    let ran = timeout(OPERATION_LIMIT, login::run_tailscale(&context, command, &stop)).await;
+                    let ran = ran.map_err(|_| "context deadline exceeded".to_owned());
+                    Event::SetFinished(ran.and_then(|ran| ran.map_err(|e| e.to_string())))
+                });
+            }
+            Action::Login(source) => self.login(source),
+            Action::ApplyPrefs => {
+                let stop = self.incarnation.clone();
+                self.daemon_task(async move { Event::PrefsApplied(apply::apply(&context, &stop).await) });
+            }
+            Action::DeleteAuthKey => self.task(async move { Event::AuthKeyDeleted(delete_auth_key(&context).await) }),
+            Action::Publish(device) => self.publish(&device),
+            Action::WatchConfig => {
+                self.tasks.spawn("config watch", |stop| async move {
+                    reload::keep_reloaded(&context, &stop).await;
+                    Ok::<(), Infallible>(())
+                });
+            }
+            Action::RequestReissue => {
+                let stop = self.root.clone();
+                self.task(async move { Event::NewKey(reissue::request_and_wait(&context, &stop).await) });
+            }
+            Action::StopDaemon => self.stop_daemon(),
+            Action::ClearIdentity => self.task(async move { Event::IdentityCleared(reissue::clear(&context).await) }),
+            Action::SpawnDaemon => self.spawn_daemon(),
+            Action::Announce(announcement) => self.announce(announcement),
+            Action::Stop(_) => {}
+        }
+    }
+
+    /// A task whose outcome is an event; dropped when its incarnation or the boot ends.
+    fn task(&mut self, work: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events.clone();
+        self.errands.spawn(async move {
+            // The receiver lives as long as the loop; after it nobody needs the event.
+            let _ = events.send(work.await).await;
+        });
+    }
+
+    /// A task about the daemon that runs now. Nothing is told of one that is gone: it took the answers with it, and its
+    /// death is the news.
+    fn daemon_task(&mut self, work: impl Future<Output = Event> + Send + 'static) {
+        let stop = self.incarnation.clone();
+        self.task(async move {
+            let event = work.await;
+            if is_failure(&event) && timeout(DEATH_SHOWS, stop.cancelled()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+            event
+        });
+    }
+
+    fn detached(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.errands.spawn(work);
+    }
+
+    fn spawn_daemon(&mut self) {
+        self.incarnation = self.root.child_token();
+        let path = self.context.settings.daemon.socket.clone();
+        let stop = self.incarnation.clone();
+        if let Err(text) = self.start_daemon() {
+            return self.task(async move { Event::NotStarted(format!("starting tailscaled failed: {text}")) });
+        }
+        tracing::info!("Waiting for tailscaled socket at {}", path.display());
+        self.task(async move {
+            tokio::select! {
+                () = stop.cancelled() => std::future::pending().await,
+                // The loop itself watches the child and the deadline.
+                ready = socket::ready(&path, std::future::pending(), Instant::now() + SOCKET_LIMIT) => match ready {
+                    Ok(()) => Event::Listening,
+                    Err(error) => Event::NotStarted(chain(&error)),
+                }
+            }
+        });
+    }
+
+    fn start_daemon(&mut self) -> Result<(), String> {
+        let context = &self.context;
+        let args = argv::tailscaled(&context.settings);
+        socket::prepare(&context.settings.daemon.socket).map_err(|error| chain(&error))?;
+        let program = Program::new("tailscaled", context.environment.clone()).args(args);
+        tracing::info!("Starting tailscaled");
+        let daemon = Tailscaled::spawn(&context.children, &program).map_err(|error| chain(&error))?;
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    fn stop_daemon(&mut self) {
+        match &self.daemon {
+            Some(daemon) => {
+                tracing::info!("Sending SIGTERM to tailscaled");
+                if let Err(error) = daemon.terminate() {
+                    tracing::warn!("error shutting tailscaled down: {error}");
+                }
+                self.kill_at = Some(Instant::now() + STOP_LIMIT);
+            }
+            None => self.task(async { Event::DaemonExited(Death("it was not running".to_owned())) }),
+        }
+    }
+
+    fn login(&mut self, source: LoginSource) {
+        let context = Arc::clone(&self.context);
+        let stop = self.incarnation.clone();
+        self.daemon_task(async move { Event::LoginSubmitted(login::login(&context, source, &stop).await) });
+    }
+
+    fn serve_http(&mut self) {
+        match http::bind(&self.context, &self.health) {
+            Ok(servers) => {
+                for server in servers {
+                    self.http.spawn("HTTP server", |stop| server.serve(stop));
+                }
+            }
+            Err(error) => {
+                let text = chain(&error);
+                self.task(async move { Event::SideFailed(text) });
+            }
+        }
+    }
+
+    fn publish(&mut self, device: &super::machine::Device) {
+        let Some(secret) = self.context.secret() else { return };
+        let publisher = self.publisher.get_or_insert_with(|| {
+            let target = SecretTarget { cluster: secret.cluster.clone(), secret: secret.name.clone() };
+            let (publisher, writer, outcomes) = publisher::publisher(target);
+            self.errands.spawn(publish(writer, outcomes, self.events.clone(), self.root.clone()));
+            publisher
+        });
+        publisher.device_id(&device.id);
+        publisher.device_endpoints(&device.fqdn, &device.addresses);
+    }
+
+    fn announce(&mut self, announcement: Announcement) {
+        let Persona::Tailpod = self.context.settings.persona else { return };
+        let context = Arc::clone(&self.context);
+        self.announcements.spawn(async move {
+            let Some(secret) = context.secret() else { return };
+            let pod = &context.settings.pod;
+            let (Some(name), Some(uid)) = (&pod.name, &pod.uid) else { return };
+            let pod = PodRef { name: name.clone(), uid: uid.clone() };
+            let reason = announcement.reason.to_owned();
+            let event = PodEvent { kind: EventKind::Warning, reason, message: announcement.message };
+            match timeout(ANNOUNCE_LIMIT, secret.cluster.emit_event(&pod, &event)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!("the Event {} was not written: {error}", announcement.reason),
+                Err(_) => tracing::debug!("the Event {} was not written in time", announcement.reason),
+            }
+        });
+    }
+
+    fn report_health(&self) {
+        let readiness = self.boot.readiness();
+        self.health.set(|snapshot| {
+            snapshot.addresses = readiness.addresses;
+            snapshot.report("tailscaled", Weight::Vital, readiness.state);
+            snapshot.report("bus", Weight::Vital, readiness.bus);
+            snapshot.report("startup", Weight::Degrading, readiness.startup);
+        });
+    }
+}
+
+/// Whether something that was asked of the daemon failed.
+fn is_failure(event: &Event) -> bool {
+    match event {
+        Event::UpFinished(outcome) | Event::SetFinished(outcome) | Event::PrefsApplied(outcome) => outcome.is_err(),
+        Event::LoginSubmitted(outcome) => matches!(outcome, Err(LoginError::Refused(_))),
+        _ => false,
+    }
+}
+
+/// Writes the device keys and tells the loop how that goes.
+async fn publish(
+    writer: publisher::Writer<SecretTarget>,
+    mut outcomes: mpsc::Receiver<publisher::Outcome>,
+    events: mpsc::Sender<Event>,
+    stop: CancellationToken,
+) {
+    let mut writing = std::pin::pin!(writer.run(stop));
+    let mut what = "storing device ID in Kubernetes Secret";
+    loop {
+        let event = tokio::select! {
+            biased;
+            Some(outcome) = outcomes.recv() => match outcome {
+                publisher::Outcome::Written(Slot::DeviceId) => {
+                    what = "storing device IPs and FQDN in Kubernetes Secret";
+                    continue;
+                }
+                publisher::Outcome::Written(_) => Event::Published,
+                publisher::Outcome::Delayed(..) => Event::PublishDelayed,
+            },
+            ended = &mut writing => match ended {
+                Ok(()) => return,
+                Err(error) => {
+                    if let Some(rule) = error.missing_rule() {
+                        tracing::warn!("the Role lacks:\n{rule}");
+                    }
+                    let _ = events.send(Event::PublishDenied(format!("{what}: {}", chain(&error)))).await;
+                    return;
+                }
+            },
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits for the child if there is one, for ever otherwise.
+async fn exited(child: Option<&mut Tailscaled>) -> Exit {
+    match child {
+        Some(child) => child.exited().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A long-lived task that ends before it was told to is a failure, however it ended.
+fn unexpected(ended: &Ended) -> String {
+    match &ended.outcome {
+        TaskOutcome::Failed(error) => format!("task {} failed: {}", ended.name, chain(&**error)),
+        TaskOutcome::Finished | TaskOutcome::Panicked(_) | TaskOutcome::Aborted => ended.to_string(),
+    }
+}
+
+/// The next event of the bus if there is one, never otherwise.
+async fn receive(bus: Option<&mut mpsc::Receiver<Event>>) -> Option<Event> {
+    match bus {
+        Some(bus) => bus.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn tune_gro(api: &LocalApi) {
+    let problem = match api.set_udp_gro_forwarding().await {
+        Ok(None) => return,
+        Ok(Some(warning)) => warning,
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!("[unexpected] error enabling UDP GRO forwarding: {problem}");
+}
+
+async fn delete_auth_key(context: &Context) -> Result<(), String> {
+    let Some(secret) = context.secret() else { return Ok(()) };
+    let removal = secret.cluster.remove_key(&secret.name, crate::k8s::state::AUTHKEY);
+    match timeout(OPERATION_LIMIT, removal).await {
+        Ok(Ok(_removed_or_absent)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("context deadline exceeded".to_owned()),
+    }
+}
+
+/// Whether a config file configures the node; its path.
+pub(super) fn config_path(settings: &Settings) -> Option<&std::path::Path> {
+    match &settings.mode {
+        Mode::OneStep(config) => Some(&config.path),
+        Mode::AuthOnce | Mode::AlwaysAuth => None,
+    }
+}
