@@ -1,0 +1,103 @@
+//! What a person in the pretend Pod may wish of the pretend control server.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::daemon::{CliScript, Daemon};
+use super::tailnet::{KeyOptions, Tailnet};
+
+/// The variable that tells programs in the Pod where the sandbox listens for wishes.
+pub const LINK_VARIABLE: &str = "TAILPOD_SANDBOX";
+
+/// What is understood, one wish a line.
+const USAGE: &str = "  key [reusable] [expired] [tag:NAME…]   make an auth key and print it
+  revoke KEY                             revoke an auth key
+  expire-key KEY                         let an auth key expire
+  devices                                list devices and peers
+  expire DEVICE                          end a device's node key now
+  delete DEVICE                          delete a device or peer
+  approve DEVICE                         let a waiting device in
+  approval on|off                        whether new devices wait for approval
+  peer NAME                              add a peer
+  visit URL                              log a node in at its login URL
+";
+
+/// Fulfils a wish; yields what to print and how to end.
+pub(crate) fn fulfil(daemon: &Daemon, words: &[String]) -> CliScript {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let known = match words.as_slice() {
+        ["key", options @ ..] => Ok(daemon.tailnet(|tailnet| key(tailnet, options))),
+        ["revoke", key] => found(daemon.tailnet(|tailnet| tailnet.revoke(key)), "key", "revoked"),
+        ["expire-key", key] => found(daemon.tailnet(|tailnet| tailnet.expire(key)), "key", "expired"),
+        ["devices"] => Ok(devices(daemon)),
+        ["expire", name] => {
+            found(daemon.tailnet(|tailnet| tailnet.expire_device(name, Timestamp::now())), "device", "expired")
+        }
+        ["delete", name] => found(daemon.tailnet(|tailnet| tailnet.delete(name)), "device", "deleted"),
+        ["approve", name] => found(daemon.tailnet(|tailnet| tailnet.approve(name)), "device", "approved"),
+        ["approval", word @ ("on" | "off")] => {
+            daemon.tailnet(|tailnet| tailnet.require_approval(*word == "on"));
+            Ok(String::new())
+        }
+        ["peer", name] => Ok(daemon.tailnet(|tailnet| tailnet.add_peer(name)).name + "\n"),
+        ["visit", url] => found(daemon.tailnet(|tailnet| tailnet.visit(url)), "login URL", "visited"),
+        _ => {
+            let stderr = format!("error: not something the pretend control server does; it knows\n{USAGE}");
+            return CliScript { stderr, exit: 2, ..CliScript::default() };
+        }
+    };
+    match known {
+        Ok(stdout) => CliScript { stdout, ..CliScript::default() },
+        Err(error) => CliScript { stderr: format!("error: {error}\n"), exit: 1, ..CliScript::default() },
+    }
+}
+
+fn key(tailnet: &mut Tailnet, options: &[&str]) -> String {
+    let key = tailnet.issue(KeyOptions {
+        reusable: options.contains(&"reusable"),
+        expired: options.contains(&"expired"),
+        tags: options.iter().filter(|option| option.starts_with("tag:")).map(|&tag| tag.to_owned()).collect(),
+    });
+    format!("{}\n", key.expose())
+}
+
+fn devices(daemon: &Daemon) -> String {
+    let inner = daemon.lock();
+    let mut text = String::new();
+    for device in inner.tailnet.devices() {
+        let address = device.addresses.first().and_then(|prefix| prefix.split('/').next()).unwrap_or_default();
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{}  {address}  {}", device.stable_id, device.name);
+    }
+    text
+}
+
+fn found(found: bool, what: &str, done: &str) -> Result<String, String> {
+    if found { Ok(format!("{done}\n")) } else { Err(format!("there is no such {what}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(daemon: &Daemon, words: &str) -> CliScript {
+        fulfil(daemon, &words.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn wishes_come_true_or_say_why_not() {
+        let daemon = Daemon::alone();
+        let key = wish(&daemon, "key reusable tag:web").stdout;
+        assert!(key.starts_with("tskey-auth-k"));
+        assert_eq!(wish(&daemon, &format!("revoke {}", key.trim())).stdout, "revoked\n");
+        assert_eq!(wish(&daemon, "peer db").stdout, "db.sandbox.ts.net.\n");
+        assert!(wish(&daemon, "devices").stdout.ends_with("  db.sandbox.ts.net.\n"));
+        assert_eq!(wish(&daemon, "delete db").exit, 0);
+        let again = wish(&daemon, "delete db");
+        assert_eq!((again.exit, again.stderr.as_str()), (1, "error: there is no such device\n"));
+        let nonsense = wish(&daemon, "make tea");
+        assert_eq!(nonsense.exit, 2);
+        assert!(nonsense.stderr.contains("expire DEVICE"));
+    }
+}
