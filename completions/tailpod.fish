@@ -1,0 +1,412 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_tailpod_global_optspecs
+    string join \n list json q/quiet v/verbose color= log-format= h/help V/version
+end
+
+function __fish_tailpod_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_tailpod_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_tailpod_using_subcommand
+    set -l cmd (__fish_tailpod_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c tailpod -n "__fish_tailpod_needs_command" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_needs_command" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_needs_command" -l list -d 'List the applets and the names they go by'
+complete -c tailpod -n "__fish_tailpod_needs_command" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_needs_command" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_needs_command" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_needs_command" -s V -l version -d 'Print version'
+complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "boot" -d 'Bring a node up and keep it up (containerboot)'
+complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "proxy" -d 'Proxy the Kubernetes API over the tailnet (k8s-proxy) (not built yet)'
+complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "certs" -d 'Keep TLS certificates fresh and share them between replicas (not built yet)'
+complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "authkey" -d 'Request, wait for and clear auth keys'
+complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "secret" -d 'Look at the state Secret and mend it'
+complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "doctor" -d 'Find out why a node is not up'
+complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "sandbox" -d 'Play a Pod on this machine: a pretend cluster, tailscaled and operator'
+complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "install-links" -d 'Make the links that let this binary stand in for others'
+complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "generate" -d 'Write completions, man pages and the generated parts of the README'
+complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "complete" -d 'Words for completion scripts'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and not __fish_seen_subcommand_from healthcheck" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and not __fish_seen_subcommand_from healthcheck" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and not __fish_seen_subcommand_from healthcheck" -l check -d 'Check the environment and every file it names, show the plan, and start nothing'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and not __fish_seen_subcommand_from healthcheck" -l print-settings -d 'Print what the environment means as JSON, without secrets, and start nothing'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and not __fish_seen_subcommand_from healthcheck" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and not __fish_seen_subcommand_from healthcheck" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and not __fish_seen_subcommand_from healthcheck" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and not __fish_seen_subcommand_from healthcheck" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and not __fish_seen_subcommand_from healthcheck" -f -a "healthcheck" -d 'Ask the boot in this container whether it is healthy (exec probe)'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -l addr -d 'Where boot listens, if not where the environment says' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -l timeout -d 'How long to wait for the answer; Kubernetes itself gives an exec probe one second' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -l ready -d 'Ask /readyz: can the node carry traffic?'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -l live -d 'Ask /livez: does boot make progress?'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -f -a "request" -d 'Ask for a new auth key in place of one that failed'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -f -a "wait" -d 'Return when an auth key appears that is not the old one'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -f -a "clear" -d 'Remove the request and what was registered under the old key'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l key-file -d 'File that holds the old key and nothing else; `-` for standard input' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l config -d 'The node\'s tailscaled config with its AuthKey; of a directory, the file that boot would choose' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l timeout -d 'Longest wait, as a Go duration [default: 10m]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l secret-key -d 'Key of the Secret in which the new key appears [default: authkey]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l field-manager -d 'The field manager of what is written' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l force -d 'Ask even without a key that failed, or once more'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l wait -d 'Go on as `wait` does, and return when the new key is there'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l clear -d 'Then remove the request and what was registered under the old key, as `clear --yes` does'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from request" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l key-file -d 'File that holds the old key and nothing else; `-` for standard input' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l config -d 'The node\'s tailscaled config with its AuthKey; of a directory, the file that boot would choose' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l timeout -d 'Longest wait, as a Go duration [default: 10m]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l secret-key -d 'Key of the Secret in which the new key appears [default: authkey]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l field-manager -d 'The field manager of what is written' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l clear -d 'Then remove the request and what was registered under the old key, as `clear --yes` does'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from wait" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -l field-manager -d 'The field manager of what is written' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -l marker-only -d 'Remove only the request for a new key'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -s y -l yes -d 'Remove without asking'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -l dry-run -d 'Print the patch and send nothing'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and __fish_seen_subcommand_from clear" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -f -a "inspect" -d 'Show what it says about the node, and what is wrong with it'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -f -a "diff" -d 'Compare it with another one, or with a saved one'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -f -a "watch" -d 'Follow it: one line for each change'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and not __fish_seen_subcommand_from inspect diff watch repair" -f -a "repair" -d 'Mend what can be mended'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -l daemon-version -d 'Judge the capability version by this tailscaled instead of the one at hand' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -l reveal -d 'Write the value of one key, and nothing else' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -s y -l yes -d 'Reveal without asking, also into a pipe or a file'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from diff" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from diff" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from diff" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from diff" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from diff" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from diff" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from diff" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from diff" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from diff" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from watch" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from watch" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from watch" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from watch" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from watch" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from watch" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from watch" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from watch" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from watch" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from watch" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -l profile -d 'The profile to make current, where several could be' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -l save -d 'Where to save the Secret first; by default NAMESPACE-NAME-VERSION.json here' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -l daemon-version -d 'Judge the capability version by this tailscaled instead of the one at hand' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -s y -l yes -d 'Apply the patch'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l only -d 'Only these checks: codes, or groups: env, api, rbac, daemon, host, dns, memory, serve' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -l login-server -d 'The control server the real tailscaled logs in at' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -l with-tailscaled -d 'Use the real tailscaled and tailscale on PATH instead of the stand-ins'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -a "control" -d 'Ask the pretend control server of the Pod around this command for something'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -a "tailscaled" -d 'Play the tailscaled process'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -a "tailscale" -d 'Play the tailscale process'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -a "in-pod" -d 'Run a command in a mount namespace that looks like the Pod'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from control" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from control" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from control" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from control" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from control" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from control" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscaled" -l link -d 'The sandbox\'s control socket' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscaled" -l backend -d 'The sandbox\'s LocalAPI socket' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscaled" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscaled" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscaled" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscaled" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscaled" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscaled" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscale" -l link -d 'The sandbox\'s control socket' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscale" -l backend -d 'The sandbox\'s LocalAPI socket' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscale" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscale" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscale" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscale" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscale" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscale" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from in-pod" -l root -d 'The Pod\'s directory' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from in-pod" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from in-pod" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from in-pod" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from in-pod" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from in-pod" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from in-pod" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand install-links" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand install-links" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand install-links" -l force -d 'Replace files and links that belong to something else'
+complete -c tailpod -n "__fish_tailpod_using_subcommand install-links" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand install-links" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand install-links" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand install-links" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and not __fish_seen_subcommand_from completions man all manifests" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and not __fish_seen_subcommand_from completions man all manifests" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and not __fish_seen_subcommand_from completions man all manifests" -l check -d 'Write nothing; fail and name the files that are missing or out of date'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and not __fish_seen_subcommand_from completions man all manifests" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and not __fish_seen_subcommand_from completions man all manifests" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and not __fish_seen_subcommand_from completions man all manifests" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and not __fish_seen_subcommand_from completions man all manifests" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and not __fish_seen_subcommand_from completions man all manifests" -f -a "completions" -d 'Completion scripts for bash, zsh, fish, elvish and PowerShell'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and not __fish_seen_subcommand_from completions man all manifests" -f -a "man" -d 'A man page for every command'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and not __fish_seen_subcommand_from completions man all manifests" -f -a "all" -d 'Everything, in a checkout: completions/, man/ and the tables in README.md'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and not __fish_seen_subcommand_from completions man all manifests" -f -a "manifests" -d 'Kubernetes manifests on standard output: the smallest Role, no privilege that is not needed'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from completions" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from completions" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from completions" -l check -d 'Write nothing; fail and name the files that are missing or out of date'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from completions" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from completions" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from completions" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from completions" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from man" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from man" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from man" -l check -d 'Write nothing; fail and name the files that are missing or out of date'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from man" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from man" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from man" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from man" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from all" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from all" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from all" -l check -d 'Write nothing; fail and name the files that are missing or out of date'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from all" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from all" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from all" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from all" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -l check -d 'Write nothing; fail and name the files that are missing or out of date'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -f -a "boot" -d 'A node: service account, Role, Secret to fill in, and a StatefulSet or a sidecar'
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and not __fish_seen_subcommand_from secrets" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and not __fish_seen_subcommand_from secrets" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and not __fish_seen_subcommand_from secrets" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and not __fish_seen_subcommand_from secrets" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and not __fish_seen_subcommand_from secrets" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and not __fish_seen_subcommand_from secrets" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and not __fish_seen_subcommand_from secrets" -f -a "secrets" -d 'The names of the namespace\'s Secrets'
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and __fish_seen_subcommand_from secrets" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and __fish_seen_subcommand_from secrets" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and __fish_seen_subcommand_from secrets" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and __fish_seen_subcommand_from secrets" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and __fish_seen_subcommand_from secrets" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and __fish_seen_subcommand_from secrets" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and __fish_seen_subcommand_from secrets" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and __fish_seen_subcommand_from secrets" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and __fish_seen_subcommand_from secrets" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and __fish_seen_subcommand_from secrets" -s h -l help -d 'Print help (see more with \'--help\')'
+
+function __fish_tailpod_secrets
+    set -l words (commandline -opc)
+    set -l flags
+    for i in (seq 2 (count $words))
+        if contains -- $words[$i] -n --namespace --kubeconfig --context
+            set -a flags $words[$i] $words[(math $i + 1)]
+        end
+    end
+    tailpod complete secrets $flags 2>/dev/null
+end
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from inspect" -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from diff" -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from watch" -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -a "(__fish_tailpod_secrets)"
