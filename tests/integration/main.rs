@@ -1,0 +1,21 @@
+//! Everything through the front door: the built binary, real sockets, pretend servers.
+//!
+//! One binary holds all integration tests: linked once, one set of helpers.
+
+#![expect(clippy::unwrap_used, reason = "a test that panics names its line")]
+
+mod apiserver;
+mod architecture;
+mod authkey;
+mod boot;
+mod cli;
+mod dependencies;
+mod doctor;
+mod generated;
+mod k8s;
+mod localapi;
+mod localapi_scenarios;
+mod manifests;
+mod sandbox;
+mod secret;
+mod support;
