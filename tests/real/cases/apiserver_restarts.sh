@@ -1,0 +1,16 @@
+# The API server is killed and comes back: the node stays, and what happened meanwhile is written
+# afterwards.
+# personas: containerboot boot
+# original: no, the first write that fails ends it (boot.md W14)
+service_account node
+start node "${up[@]}" "${in_cluster[@]}" TS_KUBE_SECRET=node TS_AUTHKEY="$(auth_key)" TS_HOSTNAME="$NS-node"
+ready node
+await 5 "the device keys" device_is_published node
+apiserver_kill
+control POST "/nodes/$(node_id node)/rename?name=$NS-renamed"
+await 10 "the node to hear its new name" is_named node "$NS-renamed"
+sleep 3
+running node || fail "it ended with the API server"
+apiserver_start
+await 30 "the new name in the Secret" device_is_published node
+stop node
