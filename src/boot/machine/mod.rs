@@ -416,15 +416,22 @@ impl Boot {
 
     /// What probes shall be told.
     pub fn readiness(&self) -> Readiness {
-        let steady = matches!(self.phase, Phase::Steady(_) | Phase::Finishing(_));
+        // While it is being stopped the node still works, and `/healthz` says so as upstream's does.
+        let stopping = matches!(self.phase, Phase::Stopping);
+        let steady = stopping || matches!(self.phase, Phase::Steady(_) | Phase::Finishing(_));
         let running = steady && self.node.state == Some(State::Running);
+        let startup = match (stopping, self.node.complete) {
+            (true, _) => Some("the node is being stopped"),
+            (false, false) => Some("startup is not complete"),
+            (false, true) => None,
+        };
         let state = self.node.state.map_or_else(|| "not known yet".to_owned(), |state| format!("is {state}"));
         Readiness {
             addresses: self.node.complete_enough()
                 && self.node.device.as_ref().is_some_and(|d| !d.addresses.is_empty()),
             state: (!running).then(|| format!("tailscaled's state {state}")),
             bus: self.node.bus_lost.as_ref().map(|(_, reason)| format!("the IPN bus is lost: {reason}")),
-            startup: (!self.node.complete).then(|| "startup is not complete".to_owned()),
+            startup: startup.map(ToOwned::to_owned),
         }
     }
 
