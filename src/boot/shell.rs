@@ -402,17 +402,18 @@ async fn publish(
     stop: CancellationToken,
 ) {
     let mut writing = std::pin::pin!(writer.run(stop));
-    let mut what = "storing device ID in Kubernetes Secret";
+    let mut denied = None;
     loop {
         let event = tokio::select! {
             biased;
             Some(outcome) = outcomes.recv() => match outcome {
-                publisher::Outcome::Written(Slot::DeviceId) => {
-                    what = "storing device IPs and FQDN in Kubernetes Secret";
-                    continue;
-                }
+                publisher::Outcome::Written(Slot::DeviceId) => continue,
                 publisher::Outcome::Written(_) => Event::Published,
                 publisher::Outcome::Delayed(..) => Event::PublishDelayed,
+                publisher::Outcome::Denied(slot) => {
+                    denied = Some(slot);
+                    continue;
+                }
             },
             ended = &mut writing => match ended {
                 Ok(()) => return,
@@ -420,6 +421,17 @@ async fn publish(
                     if let Some(rule) = error.missing_rule() {
                         tracing::warn!("the Role lacks:\n{rule}");
                     }
+                    // Told in the same breath as the end.
+                    while let Ok(outcome) = outcomes.try_recv() {
+                        if let publisher::Outcome::Denied(slot) = outcome {
+                            denied = Some(slot);
+                        }
+                    }
+                    let what = match denied {
+                        Some(Slot::DeviceEndpoints) => "storing device IPs and FQDN in Kubernetes Secret",
+                        Some(Slot::HttpsEndpoint) => "storing the HTTPS endpoint in Kubernetes Secret",
+                        Some(Slot::DeviceId) | None => "storing device ID in Kubernetes Secret",
+                    };
                     let _ = events.send(Event::PublishDenied(format!("{what}: {}", chain(&error)))).await;
                     return;
                 }

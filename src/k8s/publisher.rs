@@ -41,6 +41,8 @@ pub enum Outcome {
     Written(Slot),
     /// The first failure of a series; tries go on.
     Delayed(Slot, Error),
+    /// It will never be written: [`Writer::run`] ends with the reason.
+    Denied(Slot),
 }
 
 /// Says what the Secret shall hold. Cheap to clone; never blocks.
@@ -147,6 +149,7 @@ impl<T: Target> Writer<T> {
                 Err(error @ Error::Denied { .. })
                     if backoff.failures() == 0 || denied.get_or_insert_with(Instant::now).elapsed() >= SETTLES =>
                 {
+                    self.report(Outcome::Denied(slot)).await;
                     return Err(error);
                 }
                 Err(error) => {
