@@ -234,25 +234,12 @@ pub fn raise_open_files_limit() -> io::Result<OpenFiles> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::sync::{Arc, Mutex};
 
     use nix::sys::signal::{Signal as NixSignal, raise};
 
     use super::*;
-
-    /// Runs an ignored test of `module` (`module_path!()`) in a process of its own, for tests that depend on something
-    /// that belongs to a whole process: adopted orphans, or the log, whose call sites remember across threads whether
-    /// anybody listened when they were first reached.
-    pub(crate) fn in_own_process(module: &str, test: &str) {
-        let module = module.split_once("::").expect("a test module is inside the crate").1;
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([&format!("{module}::{test}"), "--exact", "--ignored", "--nocapture"])
-            .output()
-            .unwrap();
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    }
 
     fn tasks() -> Tasks {
         Tasks::new(CancellationToken::new())

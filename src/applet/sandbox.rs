@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -82,12 +83,12 @@ enum Role {
     /// Play the tailscale process
     #[command(hide = true)]
     Tailscale(StandIn),
-    /// Run a command in a mount namespace that looks like the Pod
+    /// Become a command as a Pod's first process is
     #[command(hide = true)]
     InPod {
-        /// The Pod's directory
+        /// The Pod's directory, to be laid over the machine's in a mount namespace
         #[arg(long)]
-        root: PathBuf,
+        root: Option<PathBuf>,
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
@@ -135,7 +136,7 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
             let code = standin::tailscale(args.start()).await.context("the tailscale stand-in failed")?;
             Ok(ExitStatus::Child(code))
         }
-        Some(Role::InPod { root, command }) => Err(in_pod(&root, &command)),
+        Some(Role::InPod { root, command }) => Err(in_pod(root.as_deref(), &command)),
         Some(Role::Control { words }) => ask_control(words).await,
         None if args.command.is_empty() => show_tour(out).await,
         None => run_command(&args, out).await,
@@ -258,17 +259,13 @@ async fn run_command(args: &Args, out: &Output) -> anyhow::Result<ExitStatus> {
     let program = args.command.first().map(OsString::as_os_str).unwrap_or_default();
     let manner = sandbox.manner(program);
     let mut command = tokio::process::Command::new(sandbox.binary());
-    match &manner {
-        Manner::Ours(name) => command.arg0(name).args(&args.command[1..]),
-        Manner::Namespace => command
-            .arg0(NAME)
-            .args(["sandbox", "in-pod", "--root"])
-            .arg(sandbox.pod().root())
-            .arg("--")
-            .args(&args.command),
-    };
+    command.arg0(NAME).args(["sandbox", "in-pod"]);
+    if manner == Manner::Namespace {
+        command.arg("--root").arg(sandbox.pod().root());
+    }
+    command.arg("--").args(&args.command);
     let given: Vec<&OsString> = environment.iter().map(|(name, _)| name).collect();
-    command.envs(sandbox.env_for(&manner));
+    command.envs(sandbox.env_for(manner));
     // What a Pod's manifest would set, the caller may set otherwise.
     command.envs(sandbox.pod_env().into_iter().filter(|(name, _)| !given.contains(&name)));
     if let Some(url) = &args.login_server {
@@ -296,9 +293,13 @@ async fn run_command(args: &Args, out: &Output) -> anyhow::Result<ExitStatus> {
 }
 
 /// Becomes the command; yields only why that failed.
-fn in_pod(root: &Path, command: &[OsString]) -> anyhow::Error {
+fn in_pod(root: Option<&Path>, command: &[OsString]) -> anyhow::Error {
     let Some((program, args)) = command.split_first() else { return anyhow!("a command is missing") };
-    if let Err(refused) = mountns::enter(root) {
+    // Orphans of a Pod end up at its first process.
+    if let Err(errno) = set_child_subreaper(true) {
+        return anyhow::Error::new(errno).context(format!("cannot make `{}` a sub-reaper", program.display()));
+    }
+    if let Some(Err(refused)) = root.map(mountns::enter) {
         let forbidden = matches!(refused, Refused::Forbidden(_));
         let error = anyhow::Error::new(refused);
         let error = error.context(format!("cannot let `{}` believe itself in a Pod", program.display()));

@@ -89,12 +89,8 @@ pub fn is_needed() -> bool {
 
 /// Collects orphans until `stop`.
 pub async fn run(children: Children, stop: CancellationToken) -> io::Result<()> {
-    run_with_grace(children, GRACE, stop).await
-}
-
-async fn run_with_grace(children: Children, grace: Duration, stop: CancellationToken) -> io::Result<()> {
     let mut child_changed = signal(SignalKind::child())?;
-    let mut reaper = Reaper { children: children.clone(), grace, seen: HashMap::new() };
+    let mut reaper = Reaper { children: children.clone(), seen: HashMap::new() };
     loop {
         let next = reaper.sweep(Instant::now());
         tokio::select! {
@@ -115,7 +111,6 @@ async fn sleep_until(next: Option<Instant>) {
 
 struct Reaper {
     children: Children,
-    grace: Duration,
     /// Unknown zombies, and since when.
     seen: HashMap<i32, Instant>,
 }
@@ -123,20 +118,29 @@ struct Reaper {
 impl Reaper {
     /// Collects the unknown zombies that are old enough; returns when to look again, if there is a younger one.
     fn sweep(&mut self, now: Instant) -> Option<Instant> {
-        let awaited = self.children.awaited();
-        let unknown: BTreeSet<i32> = zombies().into_iter().filter(|pid| !awaited.contains(pid)).collect();
+        // Held until the end, so that no child is started, and ends, between the look and the collection.
+        let children = self.children.clone();
+        let awaited = children.awaited();
+        let (due, next) = self.due(zombies(), &awaited, now);
+        due.into_iter().for_each(collect);
+        next
+    }
+
+    /// Which of these zombies nobody waits for and are old enough, and when the next one will be.
+    fn due(&mut self, zombies: Vec<i32>, awaited: &BTreeSet<i32>, now: Instant) -> (Vec<i32>, Option<Instant>) {
+        let unknown: BTreeSet<i32> = zombies.into_iter().filter(|pid| !awaited.contains(pid)).collect();
         self.seen.retain(|pid, _| unknown.contains(pid));
-        let mut next: Option<Instant> = None;
+        let (mut old, mut next) = (Vec::new(), None);
         for pid in unknown {
-            let due = *self.seen.entry(pid).or_insert(now) + self.grace;
+            let due = *self.seen.entry(pid).or_insert(now) + GRACE;
             if due <= now {
-                collect(pid);
                 self.seen.remove(&pid);
+                old.push(pid);
             } else {
-                next = Some(next.map_or(due, |next| next.min(due)));
+                next = Some(next.map_or(due, |next: Instant| next.min(due)));
             }
         }
-        next
+        (old, next)
     }
 }
 
@@ -186,12 +190,7 @@ fn parse_stat(stat: &str) -> Option<(char, i32)> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Stdio;
-
-    use nix::sys::prctl::set_child_subreaper;
-
     use super::*;
-    use crate::shutdown::tests::in_own_process;
 
     #[test]
     fn stat_is_read_behind_any_command_name() {
@@ -202,64 +201,43 @@ mod tests {
     }
 
     #[test]
-    fn orphans_are_collected_and_awaited_children_are_not() {
-        in_own_process(module_path!(), "alone_as_sub_reaper");
+    fn only_what_nobody_waits_for_is_collected_and_only_in_time() {
+        let begin = Instant::now();
+        let mut reaper = Reaper { children: Children::new(), seen: HashMap::new() };
+        let awaited = BTreeSet::from([7]);
+        let mut due = |zombies: &[i32], after| reaper.due(zombies.to_vec(), &awaited, begin + after);
+        assert_eq!(due(&[7, 8], Duration::ZERO), (vec![], Some(begin + GRACE)));
+        // 9 was started behind the registry's back, and its waiter comes in time.
+        assert_eq!(due(&[7, 8, 9], GRACE / 2), (vec![], Some(begin + GRACE)));
+        assert_eq!(due(&[7, 8], GRACE), (vec![8], None));
+        assert_eq!(due(&[7], GRACE * 9), (vec![], None));
+        // The number is used again, and what it once stood for is forgotten.
+        assert_eq!(due(&[7, 9], GRACE * 9), (vec![], Some(begin + GRACE * 10)));
     }
 
     #[tokio::test]
-    #[ignore = "run in a process of its own by orphans_are_collected_and_awaited_children_are_not"]
-    async fn alone_as_sub_reaper() {
-        assert!(!is_needed());
-        set_child_subreaper(true).unwrap();
-        assert!(is_needed());
+    async fn a_child_is_awaited_until_its_status_is_collected() {
         let children = Children::new();
-
-        // A registered zombie in front, which nobody waits for yet.
-        let (mut awaited, registered) = children.spawn(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();
-        until(|| list_zombies().unwrap() == [registered.pid()]).await;
-
-        // Behind it: three orphans, one of them killed by a signal that nix has no name for.
-        let script = "(exit 3) & (kill -40 $(exec sh -c 'echo $PPID')) & (sleep 0.05) & exec true";
-        let (mut parent, parent_registered) =
-            children.spawn(Command::new("/bin/sh").args(["-c", script]).stdout(Stdio::null())).unwrap();
-        assert!(parent.wait().await.unwrap().success());
-        drop(parent_registered);
-        until(|| list_zombies().unwrap().len() == 4).await;
-
-        // And a child behind the registry's back, waited for within the grace period.
-        let mut unregistered = Command::new("/bin/sh").args(["-c", "exit 9"]).spawn().unwrap();
-
-        until(|| list_zombies().unwrap().len() == 5).await;
-        let mut reaper = Reaper { children: children.clone(), grace: GRACE, seen: HashMap::new() };
-        let begin = Instant::now();
-        assert_eq!(reaper.sweep(begin), Some(begin + GRACE));
-        assert_eq!(reaper.sweep(begin + GRACE / 2), Some(begin + GRACE));
-        assert_eq!(list_zombies().unwrap().len(), 5, "collected before the grace period was over");
-        assert_eq!(unregistered.wait().await.unwrap().code(), Some(9));
-        assert_eq!(reaper.sweep(begin + GRACE), None);
-        assert_eq!(list_zombies().unwrap(), [registered.pid()]);
-        assert_eq!(reaper.sweep(begin + GRACE * 9), None);
-        assert_eq!(awaited.wait().await.unwrap().code(), Some(7), "the status was stolen");
+        let (mut child, registered) = children.spawn(Command::new("/bin/sh").args(["-c", "exit 7"])).unwrap();
+        assert_eq!(*children.awaited(), BTreeSet::from([registered.pid()]));
+        assert_eq!(child.wait().await.unwrap().code(), Some(7));
         drop(registered);
         assert!(children.awaited().is_empty());
-
-        // An orphan that comes later is noticed by its signal alone.
-        let stop = CancellationToken::new();
-        let mut set = tokio::task::JoinSet::new();
-        set.spawn(run_with_grace(children.clone(), Duration::from_millis(20), stop.clone()));
-        let (mut parent, _registered) =
-            children.spawn(Command::new("/bin/sh").args(["-c", "(exit 1) & exec true"])).unwrap();
-        parent.wait().await.unwrap();
-        until(|| list_zombies().unwrap().is_empty()).await;
-        stop.cancel();
-        assert!(set.join_next().await.unwrap().unwrap().is_ok());
     }
 
-    async fn until(mut condition: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !condition() {
-            assert!(Instant::now() < deadline, "nothing happened; zombies: {:?}", list_zombies());
-            tokio::time::sleep(Duration::from_millis(2)).await;
+    // nix has no name for real-time signals.
+    #[test]
+    fn zombies_are_found_and_collected_whatever_ended_them() {
+        let spawn = |script| std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+        let children = ["exit 3", "kill -40 $$"].map(spawn);
+        let pids = children.each_ref().map(|child| i32::try_from(child.id()).unwrap());
+        let theirs = || zombies().into_iter().filter(|pid| pids.contains(pid)).count();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while theirs() < pids.len() {
+            assert!(std::time::Instant::now() < deadline, "no zombies");
+            std::thread::sleep(Duration::from_millis(1));
         }
+        pids.into_iter().for_each(collect);
+        assert_eq!(theirs(), 0);
     }
 }

@@ -158,13 +158,7 @@ impl Default for HealthHandle {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
-    use tracing_subscriber::fmt::MakeWriter;
-
     use super::*;
-    use crate::shutdown::tests::in_own_process;
 
     #[test]
     fn health_follows_addresses_and_vital_checks() {
@@ -198,64 +192,5 @@ mod tests {
         handle.beat();
         assert_eq!(reader.borrow().stalled(Instant::now()), None);
         assert!(!reader.has_changed().unwrap(), "a heartbeat is not news");
-    }
-
-    #[test]
-    fn every_flip_is_logged_once() {
-        in_own_process(module_path!(), "flips");
-    }
-
-    #[test]
-    #[ignore = "run in a process of its own by every_flip_is_logged_once"]
-    fn flips() {
-        let log = Log::default();
-        tracing::subscriber::with_default(log.subscriber(), || {
-            let handle = HealthHandle::new();
-            for addresses in [false, true, true, false] {
-                handle.set(|snapshot| snapshot.addresses = addresses);
-            }
-            HealthHandle::silent().set(|snapshot| snapshot.addresses = true);
-        });
-        assert_eq!(log.lines(), ["Setting healthy true", "Setting healthy false"]);
-    }
-
-    /// Collects log lines as a subscriber's writer.
-    #[derive(Clone, Default)]
-    pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Log {
-        /// A subscriber that writes here.
-        pub(super) fn subscriber(&self) -> impl tracing::Subscriber + Send + Sync + 'static {
-            tracing_subscriber::fmt()
-                .with_writer(self.clone())
-                .without_time()
-                .with_target(false)
-                .with_level(false)
-                .finish()
-        }
-
-        /// The lines so far, without what the format puts around them.
-        pub(super) fn lines(&self) -> Vec<String> {
-            String::from_utf8_lossy(&self.0.lock().unwrap()).lines().map(|line| line.trim().to_owned()).collect()
-        }
-    }
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl MakeWriter<'_> for Log {
-        type Writer = Self;
-
-        fn make_writer(&self) -> Self {
-            self.clone()
-        }
     }
 }

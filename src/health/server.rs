@@ -208,12 +208,9 @@ mod tests {
     use tokio::net::TcpSocket;
     use tokio::sync::Notify;
     use tokio::time::Instant;
-    use tracing::instrument::WithSubscriber;
 
-    use super::super::tests::Log;
     use super::super::{HealthHandle, HealthRoutes, MetricsRoutes, Weight, metrics_source};
     use super::*;
-    use crate::shutdown::tests::in_own_process;
 
     /// A served listener and what stops it.
     struct Running {
@@ -529,32 +526,5 @@ mod tests {
         server.stop.cancel();
         assert!(server.serving.join_next().await.unwrap().unwrap().is_ok());
         assert!(begin.elapsed() >= Duration::from_millis(50) && begin.elapsed() < Duration::from_millis(1800));
-    }
-
-    #[test]
-    fn the_log_tells_the_opening_and_the_end() {
-        in_own_process(module_path!(), "opening_and_end");
-    }
-
-    #[tokio::test]
-    #[ignore = "run in a process of its own by the_log_tells_the_opening_and_the_end"]
-    async fn opening_and_end() {
-        let log = Log::default();
-        let handle = HealthHandle::silent();
-        let source = metrics_source(|_| async { Ok::<_, io::Error>(Response::new(Bytes::new())) });
-        let health = HealthRoutes { snapshot: handle.subscribe(), pod_ipv4: None, pod_ipv6: None, probes: true };
-        let routes = Routes::new(Some(health), Some(MetricsRoutes { source, debug: None }));
-        let stop = CancellationToken::new();
-        stop.cancel();
-        let server = Server::bind("[::]:9002", "127.0.0.1:0".parse().unwrap(), routes).unwrap();
-        server.serve(stop).with_subscriber(log.subscriber()).await.unwrap();
-        assert_eq!(
-            log.lines(),
-            [
-                "Running metrics endpoint at [::]:9002/metrics",
-                "Running healthcheck endpoint at [::]:9002/healthz",
-                "HTTP server at [::]:9002 closed",
-            ]
-        );
     }
 }

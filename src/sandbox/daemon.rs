@@ -216,7 +216,7 @@ impl Daemon {
         self.lock().signals.clone()
     }
 
-    /// Grandchildren left behind by [`DaemonScript::orphan`].
+    /// Grandchildren left behind by [`DaemonScript::orphans`].
     pub fn orphans(&self) -> Vec<u32> {
         self.lock().orphans.clone()
     }

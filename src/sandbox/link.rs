@@ -111,8 +111,9 @@ pub struct DaemonScript {
     pub ignore_sigterm: bool,
     /// How long it takes to end on SIGTERM.
     pub sigterm_takes: Duration,
-    /// Leave a grandchild behind that lives this long and is then a zombie until somebody reaps it.
-    pub orphan: Option<Duration>,
+    /// Leave grandchildren behind, one that ends by itself and one that a real-time signal ends, which live this long
+    /// and are then zombies until somebody reaps them.
+    pub orphans: Option<Duration>,
 }
 
 /// One end of the line.

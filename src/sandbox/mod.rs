@@ -84,10 +84,10 @@ pub enum Daemons {
 }
 
 /// How a program is made to believe itself in the Pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// It is our own binary, under this name; the test root is enough.
-    Ours(OsString),
+    /// It is our own binary; the test root is enough.
+    Ours,
     /// It is not: the Pod's files have to be where every program looks for them.
     Namespace,
 }
@@ -230,9 +230,9 @@ impl Sandbox {
     }
 
     /// The environment of a command that a person runs in the Pod.
-    pub fn env_for(&self, manner: &Manner) -> Vec<(OsString, OsString)> {
+    pub fn env_for(&self, manner: Manner) -> Vec<(OsString, OsString)> {
         let mut env = match manner {
-            Manner::Ours(_) => self.env(),
+            Manner::Ours => self.env(),
             Manner::Namespace => {
                 let mut env = self.common_env();
                 env.push(pair("TS_KUBERNETES_READ_API_SERVER_ADDRESS_FROM_ENV", "true"));
@@ -256,10 +256,7 @@ impl Sandbox {
         } else {
             path.canonicalize().is_ok_and(|path| path == self.options.binary)
         };
-        match path.file_name() {
-            Some(name) if ours && self.options.daemons == Daemons::StandIns => Manner::Ours(name.to_owned()),
-            _ => Manner::Namespace,
-        }
+        if ours && self.options.daemons == Daemons::StandIns { Manner::Ours } else { Manner::Namespace }
     }
 
     fn common_env(&self) -> Vec<(OsString, OsString)> {

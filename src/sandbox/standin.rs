@@ -127,8 +127,10 @@ pub async fn tailscaled(start: Start) -> io::Result<u8> {
     for line in &script.stderr {
         print(&mut io::stderr(), &format!("{line}\n"))?;
     }
-    if let Some(lifetime) = script.orphan {
-        sender.send(&FromChild::Orphan(leave_orphan(lifetime).await?)).await?;
+    if let Some(lifetime) = script.orphans {
+        for last in ["exit 3", "kill -40 $(exec sh -c 'echo $PPID')"] {
+            sender.send(&FromChild::Orphan(leave_orphan(lifetime, last).await?)).await?;
+        }
     }
 
     let mut wait = pin!(sleep(script.listen_after));
@@ -246,9 +248,9 @@ async fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Starts a grandchild whose parent ends at once, and yields its pid.
-async fn leave_orphan(lifetime: Duration) -> io::Result<u32> {
-    let script = format!("sleep {} </dev/null >/dev/null 2>&1 & echo $!", lifetime.as_secs_f64());
+/// Starts a grandchild whose parent ends at once, and yields its pid. `last` is what it does in the end.
+async fn leave_orphan(lifetime: Duration, last: &str) -> io::Result<u32> {
+    let script = format!("(sleep {}; {last}) </dev/null >/dev/null 2>&1 & echo $!", lifetime.as_secs_f64());
     let output = tokio::process::Command::new("/bin/sh").args(["-c", &script]).stdin(Stdio::null()).output().await?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim().parse().map_err(|_| io::Error::other(format!("no orphan was left: {output:?}")))

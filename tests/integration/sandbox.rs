@@ -272,12 +272,12 @@ async fn the_daemon_behaves_as_scripted() {
 
     daemon.script_next(DaemonScript {
         ignore_sigterm: true,
-        orphan: Some(Duration::from_millis(1)),
+        orphans: Some(Duration::from_millis(1)),
         ..DaemonScript::default()
     });
     let mut child = spawn(&sandbox, "tailscaled", &[&socket]);
     daemon.await_running(2, SOON).await.expect("a daemon");
-    assert_eq!(daemon.orphans().len(), 1);
+    assert_eq!(daemon.orphans().len(), 2);
     daemon.kill(Signal::SIGTERM);
     daemon.await_signals(1, SOON).await.expect("the signal arrives");
     assert!(daemon.running());

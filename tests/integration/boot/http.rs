@@ -39,10 +39,14 @@ async fn s43_health() {
     assert_eq!((answer.status, answer.header("allow")), (405, Some("get, head")));
     assert_eq!(get(port, "/metrics").await.status, 404);
 
+    scene.notify(running()).await;
     scene.notify(serde_json::json!({"SelfChange": node("myID", "test-node.test.ts.net.", &[])})).await;
     boot.said("Setting healthy false").await;
     assert_eq!(get(port, "/healthz").await.status, 503);
-    boot.stops().await;
+    let ended = boot.stops().await;
+    let flips: Vec<_> = ended.messages().into_iter().filter(|message| message.contains("healthy")).collect();
+    assert_eq!(flips, ["Setting healthy true", "Setting healthy false"], "each flip once");
+    assert!(ended.says(&format!("HTTP server at [::]:{port} closed")), "{}", ended.text());
 }
 
 #[tokio::test]
@@ -64,6 +68,7 @@ async fn s44_metrics() {
     assert_eq!(http(port, "POST", "/metrics", "Content-Length: 0\r\n").await.status, 405);
     scene.notify(running()).await;
     boot.ready().await;
+    assert!(!boot.text().contains("healthy"), "nobody asks: {}", boot.text());
     assert_eq!(get(port, "/metrics").await.status, 200);
     scene.daemon().fail_next("usermetrics", Fault::Close);
     let answer = get(port, "/metrics").await;

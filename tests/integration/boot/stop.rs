@@ -1,14 +1,12 @@
 //! The ways out: signals, deadlines, a state that is lost, a daemon that dies.
 
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tailpod::sandbox::{CliScript, DaemonScript};
-use tokio::process::Command;
 
-use crate::support::{Boot, Ended, SOON, Scene, free_port, running, state};
+use crate::support::{Ended, SOON, Scene, free_port, running, state};
 
 /// Asserts that these messages are there in this order.
 fn in_order(ended: &Ended, messages: &[&str]) {
@@ -149,36 +147,22 @@ async fn s58_daemon_dies_after_ready() {
     assert_eq!(scene.daemon().starts(), 1, "containerboot does not restart it");
 }
 
-/// Not a test: becomes a sub-reaper, as PID 1 is one, and then the program that the variable names.
-#[test]
-#[ignore = "a helper of s58_orphans_are_reaped"]
-fn become_a_reaper() {
-    let program = std::env::vars_os().find_map(|(name, value)| (name == "SUBREAPER_EXEC").then_some(value));
-    if let Some(program) = program {
-        nix::sys::prctl::set_child_subreaper(true).expect("a sub-reaper");
-        panic!("{}", std::process::Command::new(program).env_remove("SUBREAPER_EXEC").exec());
-    }
-}
-
 #[tokio::test]
 async fn s58_orphans_are_reaped() {
     let scene = Scene::new().await;
-    scene.daemon().script(DaemonScript { orphan: Some(Duration::from_millis(200)), ..DaemonScript::default() });
-    let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["boot::stop::become_a_reaper", "--exact", "--ignored", "--nocapture"]);
-    command.env_clear().envs(scene.env()).env("SUBREAPER_EXEC", scene.sandbox.pod().links().join("containerboot"));
-    command.kill_on_drop(true);
-    let boot = Boot::spawn(command);
+    scene.daemon().script(DaemonScript { orphans: Some(Duration::from_millis(200)), ..DaemonScript::default() });
+    let boot = scene.first_process("containerboot");
     scene.notify(running()).await;
     boot.ready().await;
-    let orphan = scene.daemon().orphans()[0];
-    // It ends after 200 ms and is then a zombie of ours until it is collected.
+    let orphans = scene.daemon().orphans();
+    assert_eq!(orphans.len(), 2);
+    // They end after 200 ms and are then zombies of ours until they are collected.
     let gone = async {
-        while Path::new(&format!("/proc/{orphan}")).exists() {
+        while orphans.iter().any(|orphan| Path::new(&format!("/proc/{orphan}")).exists()) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(SOON, gone).await.expect("the orphan is collected");
+    tokio::time::timeout(SOON, gone).await.expect("the orphans are collected");
     // And nobody else's status was taken.
     let ended = boot.stops().await;
     in_order(&ended, &["Sending SIGTERM to tailscaled", "tailscaled exited"]);

@@ -127,6 +127,14 @@ impl Scene {
         self.start("tailpod", &["boot"], vars)
     }
 
+    /// Starts our binary under a name as a Pod's first process, to which orphans are handed.
+    pub(crate) fn first_process(&self, name: &str) -> Boot {
+        let links = self.sandbox.pod().links();
+        let mut command = Command::new(links.join("tailpod"));
+        command.args(["sandbox", "in-pod", "--"]).arg(links.join(name)).env_clear().envs(&self.env).kill_on_drop(true);
+        Boot::spawn(command)
+    }
+
     /// Starts our binary under a name.
     pub(crate) fn start(&self, name: &str, args: &[&str], vars: &[(&str, &str)]) -> Boot {
         let mut command = Command::new(self.sandbox.pod().links().join(name));
