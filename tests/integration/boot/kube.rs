@@ -197,6 +197,28 @@ async fn s32_write_order() {
     boot.stops().await;
 }
 
+/// A right that is taken away while the node is up: the line names what could not be stored, not what comes first.
+#[tokio::test]
+async fn a_right_taken_away_is_told_for_the_right_key() {
+    for (id, address, what) in [
+        ("newID", "100.64.0.1", "storing device ID in Kubernetes Secret: "),
+        ("myID", "100.64.0.2", "storing device IPs and FQDN in Kubernetes Secret: "),
+    ] {
+        let scene = Scene::kube([("authkey", "k")]).await;
+        let mut boot = scene.boot();
+        scene.notify(running()).await;
+        boot.ready().await;
+        let before = scene.data();
+        scene.deny(&["patch"]);
+        scene.notify(json!({"SelfChange": node(id, "test-node.test.ts.net.", &[address])})).await;
+        let ended = boot.ends(1).await;
+        assert!(ended.last().starts_with(what), "{what:?} in\n{}", ended.text());
+        assert!(ended.mentions("the Role lacks:"), "{}", ended.text());
+        assert_eq!(scene.data(), before);
+        assert_eq!(scene.daemon().signals(), ["SIGTERM"], "and it is stopped in order");
+    }
+}
+
 #[tokio::test]
 async fn s62_token_rotation() {
     let scene = Scene::kube([("authkey", "k")]).await;

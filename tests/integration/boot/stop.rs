@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tailpod::sandbox::{CliScript, DaemonScript};
 
-use crate::support::{Ended, SOON, Scene, free_port, running, state};
+use crate::support::{Ended, SOON, Scene, free_port, get, running, state};
 
 /// Asserts that these messages are there in this order.
 fn in_order(ended: &Ended, messages: &[&str]) {
@@ -30,6 +30,11 @@ async fn s54_stop_while_state_is_half_written() {
     boot.signal(Signal::SIGTERM);
     boot.said("Waiting for tailscaled to finish writing state to Secret \"tailscale\"").await;
     assert_eq!(scene.daemon().signals(), [""; 0], "not while the state is half written");
+    // boot.md 9.2: the node still works, so traffic is not taken away from it before its end.
+    assert_eq!(get(port, "/healthz").await.status, 200);
+    assert_eq!(get(port, "/livez").await.status, 200);
+    let ready = get(port, "/readyz").await;
+    assert_eq!((ready.status, ready.body.contains("the node is being stopped")), (503, true), "{}", ready.body);
     scene.put_keys(&[("_current-profile", "profile-x")]);
     let ended = boot.ends(0).await;
     let closed = format!("HTTP server at {address} closed");
@@ -43,6 +48,7 @@ async fn s54_stop_while_state_is_half_written() {
         ],
     );
     assert!(ended.says(&closed), "{}", ended.text());
+    assert!(!ended.says("Setting healthy false"), "{}", ended.text());
     assert_eq!(scene.daemon().signals(), ["SIGTERM"]);
 }
 
