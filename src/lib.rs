@@ -13,7 +13,7 @@
 //!                                |
 //!                             authkey                     request, wait for and clear auth keys
 //!                                |
-//!   adapters        localapi   k8s   netfilter   health          the world, in our types
+//!   adapters     localapi   k8s   daemon   netfilter   health      the world, in our types
 //!                                |
 //!                            settings                    the environment, read once
 //!                                |
@@ -59,6 +59,7 @@ pub mod authkey;
 pub mod backoff;
 pub mod boot;
 pub mod cli;
+pub mod daemon;
 pub mod digest;
 pub mod doctor;
 pub mod escape;

@@ -4,15 +4,15 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
-use super::exit::Exit;
 use super::flags::{self, FlagsOutcome};
 use super::keyfile::{KeyFile, KeyFileError};
 use super::machine::{LoginError, LoginSource};
 use super::prefs::{self, Identity};
-use super::program::Program;
 use super::shell::Context;
 use super::tailscale_cli::{self, CliError};
 use super::{argv, chain};
+use crate::daemon::exit::Exit;
+use crate::daemon::program::Program;
 use crate::k8s::state;
 use crate::localapi::types::StartOptions;
 use crate::secret::{Secret, key_id, redact_keys};

@@ -7,7 +7,6 @@
 mod apply;
 pub mod argv;
 mod bus;
-pub mod exit;
 pub mod files;
 pub mod flags;
 pub mod healthcheck;
@@ -21,22 +20,19 @@ pub mod plan;
 pub mod policy;
 pub mod prefs;
 pub mod prepare;
-pub mod program;
-pub mod reaper;
 mod reissue;
 mod reload;
 mod shell;
-pub mod socket;
 mod stop;
 pub mod tailscale_cli;
-pub mod tailscaled;
 pub mod termination;
 
 use std::time::Instant;
 
 pub use machine::Outcome;
-pub use program::Environment;
 
+use crate::daemon::program::{self, Environment};
+use crate::daemon::reaper;
 use crate::localapi::LocalApi;
 use crate::settings::{Persona, Settings, Tun, vars};
 use crate::shutdown::Signals;

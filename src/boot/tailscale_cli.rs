@@ -15,9 +15,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
-use super::exit::{Exit, Usage};
-use super::program::{Program, SpawnError};
-use super::reaper::Children;
+use crate::daemon::exit::{Exit, Usage};
+use crate::daemon::program::{Program, SpawnError};
+use crate::daemon::reaper::Children;
 
 /// How much of stderr is kept, and how long a line may get before it is handed out in parts.
 const KEPT: usize = 16 * 1024;
@@ -178,8 +178,8 @@ mod tests {
     use tokio::sync::mpsc;
     use tokio::time::Instant;
 
-    use super::super::exit::Cause;
     use super::*;
+    use crate::daemon::exit::Cause;
 
     fn shell(script: &str) -> Program {
         let env = [("PATH".into(), "/usr/bin:/bin".into())].into();

@@ -1,7 +1,7 @@
 //! Whether somebody listens at the socket: one look, or a wait until it is so.
 //!
 //! A file is not enough: a dead daemon leaves one behind. A successful connect is readiness; nothing is sent. Whoever
-//! starts the daemon itself knows more, and waits in `boot::socket`.
+//! starts the daemon itself knows more, and waits in `daemon::socket`.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("terminal", TERMINAL),
     ("features", &["boot", "proxy", "certs", "recording", "sandbox", "statesecret", "doctor", "manifests"]),
     ("auth keys", &["authkey"]),
-    ("adapters", &["localapi", "k8s", "netfilter", "health"]),
+    ("adapters", &["localapi", "k8s", "daemon", "netfilter", "health"]),
     ("settings", &["settings"]),
     (
         "foundation",
@@ -97,6 +97,7 @@ const PURE: &[&str] = &[
     "certs/schedule.rs",
     "cli/generate.rs",
     "cli/program.rs",
+    "daemon/restart.rs",
     "digest.rs",
     "escape.rs",
     "goduration.rs",

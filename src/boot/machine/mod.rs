@@ -23,6 +23,7 @@ pub use reissue::Reissue;
 pub use steady::Steady;
 
 use super::login_failure::{Class, LoginFailure};
+use crate::daemon::restart::Deaths;
 use crate::localapi::types::{State, Warning};
 use crate::secret::redact_keys;
 use crate::settings::{Persona, RestartDaemon};
@@ -347,7 +348,7 @@ struct Known {
     served: bool,
     config_watched: bool,
     finished: bool,
-    deaths: Vec<Instant>,
+    deaths: Deaths,
     last_url: Option<String>,
     last_error: Option<String>,
     last_login_error: Option<String>,

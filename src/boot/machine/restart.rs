@@ -1,19 +1,10 @@
 //! An uninvited death of tailscaled (boot.md E.4): restart in place with back-off, or leave with its status.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Action, Announcement, Boot, Death, Level, Phase};
-use crate::backoff::Backoff;
+use crate::daemon::restart::{Verdict, WINDOW};
 use crate::settings::RestartDaemon;
-
-/// Delays between restarts.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
-
-/// So many deaths...
-const DEATHS: usize = 5;
-
-/// ...within this time end it.
-const WINDOW: Duration = Duration::from_secs(300);
 
 impl Boot {
     pub(super) fn daemon_exited(&mut self, death: &Death, now: Instant, actions: &mut Vec<Action>) {
@@ -32,15 +23,13 @@ impl Boot {
         if self.policy.restart == RestartDaemon::Never {
             return self.fail(format!("tailscaled exited: {}", death.0), actions);
         }
-        self.node.deaths.retain(|at| now.duration_since(*at) < WINDOW);
-        self.node.deaths.push(now);
-        let deaths = self.node.deaths.len();
-        if deaths >= DEATHS {
-            let text = format!("tailscaled exited {deaths} times within {}s, last: {}", WINDOW.as_secs(), death.0);
-            return self.fail(text, actions);
-        }
-        let mut backoff = BACKOFF;
-        let delay = (0..deaths).map(|_| backoff.next(0.0)).last().unwrap_or_default();
+        let delay = match self.node.deaths.record(now) {
+            Verdict::RestartIn(delay) => delay,
+            Verdict::GiveUp { deaths } => {
+                let text = format!("tailscaled exited {deaths} times within {}s, last: {}", WINDOW.as_secs(), death.0);
+                return self.fail(text, actions);
+            }
+        };
         let line = format!("tailscaled exited: {}; restarting it in {delay:?}", death.0);
         actions.push(Action::Log(Level::Warn, line.clone()));
         actions.push(Action::Announce(Announcement { reason: "TailscaledRestarted", message: line }));

@@ -310,8 +310,8 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::{UnixDatagram, UnixListener};
 
-    use super::super::exit::Cause;
     use super::*;
+    use crate::daemon::exit::Cause;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(10)

@@ -118,9 +118,9 @@ mod tests {
 
     use nix::unistd::getpgrp;
 
-    use super::super::exit::Cause;
-    use super::super::program::Environment;
     use super::*;
+    use crate::daemon::exit::Cause;
+    use crate::daemon::program::Environment;
 
     fn shell(script: &str, env: &[(&str, &str)]) -> Program {
         let env: Environment = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
