@@ -66,11 +66,13 @@ pub mod escape;
 pub mod filewatch;
 pub mod goduration;
 pub mod health;
+pub mod http1;
 pub mod hujson;
 pub mod k8s;
 pub mod localapi;
 pub mod manifests;
 pub mod prefix;
+pub mod proxy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;

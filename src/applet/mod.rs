@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod generate;
 pub mod healthcheck;
 pub mod install_links;
+pub mod proxy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;

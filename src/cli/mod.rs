@@ -101,7 +101,7 @@ pub enum Applet {
     /// Bring a node up and keep it up (containerboot)
     Boot(applet::boot::Args),
     /// Proxy the Kubernetes API over the tailnet (k8s-proxy)
-    Proxy(Unbuilt),
+    Proxy(applet::proxy::Args),
     /// Keep TLS certificates fresh and share them between replicas
     Certs(Unbuilt),
     /// Request, wait for and clear auth keys
@@ -181,7 +181,7 @@ fn dispatch(cli: Cli, invocation: &Invocation, out: &Output) -> anyhow::Result<E
     let _ = rustls::crypto::ring::default_provider().install_default();
     match applet {
         Applet::Boot(args) => block_on(applet::boot::run(args, invocation, out)),
-        Applet::Proxy(applet) => applet.run("proxy"),
+        Applet::Proxy(args) => block_on_two(applet::proxy::run(args, out)),
         Applet::Certs(applet) => applet.run("certs"),
         Applet::Authkey(args) => block_on(applet::authkey::run(args, out)),
         Applet::Secret(args) => block_on(applet::secret::run(args, out)),
@@ -198,6 +198,16 @@ fn dispatch(cli: Cli, invocation: &Invocation, out: &Output) -> anyhow::Result<E
 /// scheduler are memory in every Pod. What still runs when the applet is done is not waited for.
 fn block_on(applet: impl Future<Output = anyhow::Result<ExitStatus>>) -> anyhow::Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
+    let result = runtime.block_on(applet);
+    runtime.shutdown_background();
+    result
+}
+
+/// As [`block_on`] with two threads, for the applet that computes: while one is busy with a handshake, the other one
+/// answers.
+fn block_on_two(applet: impl Future<Output = anyhow::Result<ExitStatus>>) -> anyhow::Result<ExitStatus> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let result = runtime.block_on(applet);
     runtime.shutdown_background();

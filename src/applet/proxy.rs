@@ -1,0 +1,200 @@
+//! `tailpod proxy`: the Kubernetes API for tailnet peers, beside a tailscaled that runs already.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use clap::{ValueEnum, ValueHint};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::cluster::ClusterArgs;
+use crate::cli::exit::ExitStatus;
+use crate::cli::output::Output;
+use crate::cli::report::Advise;
+use crate::localapi::LocalApi;
+use crate::proxy::{
+    At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, ServerTiming, Surroundings, Tls,
+    UnrecordedStreams,
+};
+use crate::settings::{ProcessEnv, Vars, vars};
+use crate::shutdown::{self, Signals};
+
+/// Where tailscaled hands over what arrives for the API.
+const TAILNET_PORT: u16 = 443;
+/// Where tailscaled's serve config sends what it has decrypted (api-proxy.md 2).
+const BEHIND_SERVE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 80);
+
+/// How to proxy.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Proxy the Kubernetes API over the tailnet.\n\n\
+        Asks tailscaled who each caller is and passes the request on to the API server, as that user (`--mode auth`) or \
+        untouched (`--mode noauth`). Runs beside a tailscaled that is up already, in TUN or in userspace mode.",
+    after_long_help = "\
+Examples:
+  tailpod proxy                                   Serve tailnet peers on port 443, with certificates of the tailnet
+  tailpod proxy --mode noauth                     A network path only: callers bring their own credentials
+  tailpod proxy --proxy-protocol                  Behind `tailscale serve` with a PROXY header, on 127.0.0.1:80
+  tailpod proxy --kubeconfig ~/.kube/config       Serve the cluster of a kubeconfig"
+)]
+pub struct Args {
+    /// Config file, or `kube:NAMESPACE/NAME` for a Secret, in the format of k8s-proxy
+    #[arg(long, value_name = "SOURCE")]
+    config: Option<String>,
+
+    /// Whether callers become Kubernetes users here
+    #[arg(long, value_enum, default_value_t)]
+    mode: ModeArg,
+
+    /// Address to listen on; by default port 443 wherever tailnet peers arrive
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+
+    /// Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default
+    #[arg(long)]
+    proxy_protocol: bool,
+
+    /// Where certificates come from; `off` is the default with `--proxy-protocol`
+    #[arg(long, value_name = "SOURCE", value_enum)]
+    tls: Option<TlsArg>,
+
+    /// Certificate chain for `--tls files`, PEM; read again when it changes
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    tls_cert: Option<PathBuf>,
+
+    /// Private key for `--tls files`, PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    tls_key: Option<PathBuf>,
+
+    /// Kubeconfig that leads to the cluster; without it the Pod's service account, then kubectl's rules
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    kubeconfig: Option<PathBuf>,
+
+    /// Context of the kubeconfig, if not the current one
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+
+    /// tailscaled's socket; by default TS_SOCKET
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    socket: Option<PathBuf>,
+
+    /// Tailscale Service to serve
+    #[arg(long, value_name = "svc:NAME")]
+    service: Option<String>,
+
+    /// Also count grants whose destination is the Service, after those of the node
+    #[arg(long, requires = "service")]
+    service_grants: bool,
+
+    /// Serve health and metrics there
+    #[arg(long, value_name = "ADDR")]
+    local_addr: Option<SocketAddr>,
+
+    /// While recording is enforced, refuse every stream that cannot be recorded, port-forward included
+    #[arg(long)]
+    deny_unrecorded_streams: bool,
+
+    /// Tell in each answer how long identity and upstream took
+    #[arg(long)]
+    server_timing: bool,
+}
+
+/// Values of `--mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ModeArg {
+    /// The peer's identity becomes impersonation headers, sent with our own credentials
+    #[default]
+    Auth,
+    /// Callers bring their own credentials; none are added
+    Noauth,
+}
+
+/// Values of `--tls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TlsArg {
+    /// Certificates that tailscaled gets for the node's names
+    Tailscale,
+    /// The files `--tls-cert` and `--tls-key`
+    Files,
+    /// None: tailscaled or WireGuard has encrypted already
+    Off,
+}
+
+impl Args {
+    /// What the flags mean together.
+    ///
+    /// # Errors
+    /// Exit code 2 for flags that exclude each other.
+    fn options(&self) -> anyhow::Result<Options> {
+        let tls = match (self.tls, &self.tls_cert, &self.tls_key) {
+            (Some(TlsArg::Files) | None, Some(certificate), Some(key)) => {
+                Tls::Files { certificate: certificate.clone(), key: key.clone() }
+            }
+            (Some(TlsArg::Files), ..) => return Err(usage("`--tls files` needs `--tls-cert` and `--tls-key`")),
+            (_, Some(_), _) | (_, _, Some(_)) => {
+                return Err(usage("`--tls-cert` and `--tls-key` go with `--tls files`"));
+            }
+            (Some(TlsArg::Off), ..) => Tls::Off,
+            (Some(TlsArg::Tailscale), ..) => Tls::Tailscale,
+            (None, ..) if self.proxy_protocol => Tls::Off,
+            (None, ..) => Tls::Tailscale,
+        };
+        let at = match self.listen {
+            Some(addr) => At::Address(addr),
+            None if self.proxy_protocol => At::Address(BEHIND_SERVE),
+            None => At::Tailnet { port: TAILNET_PORT },
+        };
+        let grants = match &self.service {
+            Some(service) if self.service_grants => Grants::NodeThenService(service.clone()),
+            _ => Grants::Node,
+        };
+        Ok(Options {
+            mode: match self.mode {
+                ModeArg::Auth => Mode::Auth,
+                ModeArg::Noauth => Mode::NoAuth,
+            },
+            listen: Listen { at, client: if self.proxy_protocol { Client::ProxyHeader } else { Client::Peer }, tls },
+            grants,
+            unrecorded_streams: if self.deny_unrecorded_streams {
+                UnrecordedStreams::Deny
+            } else {
+                UnrecordedStreams::Forward
+            },
+            server_timing: if self.server_timing { ServerTiming::Show } else { ServerTiming::Hide },
+            limits: Limits::default(),
+        })
+    }
+}
+
+/// Serves until a signal.
+pub async fn run(args: Args, _out: &Output) -> anyhow::Result<ExitStatus> {
+    let vars = ProcessEnv::capture();
+    let options = args.options()?;
+    let cluster = ClusterArgs { kubeconfig: args.kubeconfig, context: args.context, ..ClusterArgs::default() };
+    let _access = cluster.access(&vars)?;
+    let socket = args.socket.unwrap_or_else(|| socket(&vars));
+    let mut signals = Signals::install().context("cannot watch for signals")?;
+    // A connection takes two descriptors.
+    shutdown::raise_open_files_limit().context("cannot raise the limit on open files")?;
+    let surroundings = Surroundings { localapi: LocalApi::new(&socket), metrics: Arc::new(Metrics::default()) };
+    let proxy = Proxy::bind(options, surroundings).await?;
+    let stop = CancellationToken::new();
+    let stopping = async {
+        let signal = signals.next().await;
+        tracing::info!("{signal}: stopping");
+        stop.cancel();
+    };
+    let (served, ()) = tokio::join!(proxy.serve(stop.clone()), stopping);
+    served?;
+    Ok(ExitStatus::Done)
+}
+
+fn usage(what: &str) -> anyhow::Error {
+    anyhow!("{what}").exit_with(ExitStatus::Usage)
+}
+
+fn socket(vars: &dyn Vars) -> PathBuf {
+    let set = vars.get(vars::TS_SOCKET.name).ok().flatten().filter(|path| !path.is_empty());
+    PathBuf::from(set.unwrap_or_else(|| vars::TS_SOCKET.default.to_owned()))
+}

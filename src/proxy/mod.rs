@@ -1,0 +1,167 @@
+//! The Kubernetes API for tailnet peers: who asks, as whom, and on to the API server.
+//!
+//! [`Proxy::bind`] opens the listeners of [`Options`], [`Proxy::serve`] answers until it is told to stop. Each connection
+//! is one task; a request on it is parsed strictly ([`crate::http1`]), judged by pure functions, sent with headers that
+//! were written afresh, and relayed piece by piece. Whenever identity, policy or a required recording is unclear,
+//! the answer is no and nothing is forwarded.
+
+mod listen;
+pub mod metrics;
+mod serve;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::localapi::LocalApi;
+
+pub use self::listen::StartError;
+pub use self::metrics::Metrics;
+pub use self::serve::Proxy;
+
+/// Whether callers become Kubernetes users here (api-proxy.md 1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The peer's identity becomes impersonation headers, sent with our own credentials.
+    #[default]
+    Auth,
+    /// A network path only: the client brings its own credentials, we add none.
+    NoAuth,
+}
+
+/// What the proxy is to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether callers become Kubernetes users here.
+    pub mode: Mode,
+    /// Where clients come from.
+    pub listen: Listen,
+    /// Which grants count.
+    pub grants: Grants,
+    /// Streams that nothing can record, while recording is enforced.
+    pub unrecorded_streams: UnrecordedStreams,
+    /// Whether answers tell how long identity and upstream took.
+    pub server_timing: ServerTiming,
+    /// Time limits.
+    pub limits: Limits,
+}
+
+/// Where clients come from, and how their connections begin.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// The addresses.
+    pub at: At,
+    /// Who is at the other end.
+    pub client: Client,
+    /// TLS of the proxy itself.
+    pub tls: Tls,
+}
+
+/// Which addresses are listened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Where tailnet peers arrive: every tailnet address of the node, or `127.0.0.1` when the daemon has no interface.
+    Tailnet {
+        /// The port, the same on each.
+        port: u16,
+    },
+    /// This one.
+    Address(SocketAddr),
+}
+
+/// How the client's address is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// It is the peer of the TCP connection.
+    Peer,
+    /// tailscaled says it in a PROXY protocol header, which every connection must begin with.
+    ProxyHeader,
+}
+
+/// TLS of the proxy itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Certificates that tailscaled gets for the names of the node, chosen by SNI.
+    Tailscale,
+    /// One certificate, read again when its files change.
+    Files {
+        /// PEM: the leaf and its chain.
+        certificate: PathBuf,
+        /// PEM.
+        key: PathBuf,
+    },
+    /// None: tailscaled or WireGuard has encrypted already.
+    Off,
+}
+
+/// Which grants count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grants {
+    /// Those whose destination is the node, as upstream does.
+    Node,
+    /// Those of the node, then those of this Tailscale Service (`svc:…`). Needs tailscaled 1.100.
+    NodeThenService(String),
+}
+
+/// What happens with streams that nothing can record while recording is enforced (api-proxy.md 17.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnrecordedStreams {
+    /// Port-forward, `pods|services/proxy` and ephemeral containers pass, as upstream does.
+    #[default]
+    Forward,
+    /// They are refused too.
+    Deny,
+}
+
+/// Whether answers carry `Server-Timing`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerTiming {
+    /// No.
+    #[default]
+    Hide,
+    /// Yes.
+    Show,
+}
+
+/// Time limits, those of api-proxy.md 2.3 by default. None of them bounds an answer or an upgraded stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For the PROXY protocol header, from accept.
+    pub proxy_header: Duration,
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For the head of the first request on a connection.
+    pub first_head: Duration,
+    /// For the head of each further request, from its first byte.
+    pub next_head: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// For requests in flight when the proxy stops.
+    pub drain: Duration,
+    /// How old a peer's identity may be.
+    pub identity: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            proxy_header: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            first_head: Duration::from_secs(10),
+            next_head: Duration::from_secs(60),
+            idle: Duration::from_secs(120),
+            drain: Duration::from_secs(10),
+            identity: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What the proxy works with.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The daemon that knows the peers.
+    pub localapi: LocalApi,
+    /// Counters, shared with whoever serves them.
+    pub metrics: Arc<Metrics>,
+}
