@@ -5,9 +5,18 @@
 //! were written afresh, and relayed piece by piece. Whenever identity, policy or a required recording is unclear,
 //! the answer is no and nothing is forwarded.
 
+pub mod access;
+pub mod grants;
+pub mod headers;
 mod listen;
 pub mod metrics;
+pub mod outgoing;
+pub mod policy;
+pub mod proxy_protocol;
+pub mod refusal;
+pub mod route;
 mod serve;
+pub mod status;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
