@@ -8,6 +8,9 @@
 /// Nesting deeper than this is refused; `serde_json` stops at 128.
 pub const MAX_DEPTH: usize = 100;
 
+/// How much of a word that is no value is shown, in bytes.
+const SHOWN: usize = 8;
+
 /// Where and why a text is not HuJSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}, column {column}: {reason}")]
@@ -259,9 +262,15 @@ impl Scanner<'_> {
                 self.at += length;
                 Ok(())
             }
-            word => Err((start, format!("{:?} is not a value", String::from_utf8_lossy(word)))),
+            word => Err((start, format!("{:?} is not a value", shortened(word)))),
         }
     }
+}
+
+/// The beginning of a word that is no value: enough to find it, too little to give away a key without its quotes.
+fn shortened(word: &[u8]) -> String {
+    let shown = String::from_utf8_lossy(&word[..word.len().min(SHOWN)]);
+    if word.len() > SHOWN { format!("{shown}…") } else { shown.into_owned() }
 }
 
 /// JSON's grammar of numbers.
@@ -322,6 +331,7 @@ mod tests {
             ("[1}", "line 1, column 3: unexpected '}' after an array element"),
             ("{\"a\":}", "line 1, column 6: unexpected '}' where a value was expected"),
             ("nul", "line 1, column 1: \"nul\" is not a value"),
+            ("{\"a\": tskey-auth-kX-y}", "line 1, column 7: \"tskey-au…\" is not a value"),
             ("01", "line 1, column 1: \"01\" is not a value"),
             ("/* x", "line 1, column 1: comment without an end"),
             ("/*/", "line 1, column 1: comment without an end"),

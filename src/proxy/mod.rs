@@ -6,6 +6,7 @@
 //! the answer is no and nothing is forwarded.
 
 pub mod access;
+pub mod config;
 pub mod grants;
 pub mod headers;
 mod listen;

@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use crate::spelling::distance;
+
 /// One environment variable.
 #[derive(Debug)]
 pub struct Var {
@@ -194,22 +196,6 @@ fn is_link(name: &str) -> bool {
     rest.ends_with("_SERVICE_HOST") || rest.contains("_SERVICE_PORT") || rest.contains("_PORT")
 }
 
-/// Levenshtein's edit distance between two ASCII names.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<u8> = b.bytes().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 /// README's table of variables, as Markdown.
 ///
 /// # Panics
@@ -258,13 +244,6 @@ mod tests {
             ("TS_NO_LOGS_NO_SUPPORT", None),
         ] {
             assert_eq!(meant(name), wanted, "{name}");
-        }
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        for (a, b, edits) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("ab", "ba", 2), ("abc", "abc", 0)] {
-            assert_eq!(distance(a, b), edits, "{a} {b}");
         }
     }
 
