@@ -11,7 +11,7 @@
 //!                                |
 //!   features       boot    proxy    certs    sandbox      decisions (pure) and the shells that perform them
 //!                                |
-//!                             authkey                     request, wait for and clear auth keys
+//!                         authkey    node                 what features share: auth keys, a running node's news
 //!                                |
 //!   adapters     localapi   k8s   daemon   netfilter   health      the world, in our types
 //!                                |
@@ -58,6 +58,7 @@ pub mod applet;
 pub mod authkey;
 pub mod backoff;
 pub mod boot;
+pub mod causes;
 pub mod cli;
 pub mod daemon;
 pub mod digest;
@@ -72,6 +73,7 @@ pub mod k8s;
 pub mod localapi;
 pub mod located;
 pub mod manifests;
+pub mod node;
 pub mod prefix;
 pub mod proxy;
 #[cfg(feature = "sandbox")]

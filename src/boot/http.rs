@@ -2,15 +2,9 @@
 
 use std::net::SocketAddr;
 
-use bytes::{Bytes, BytesMut};
-use hyper::{Request, Response};
-
 use super::shell::Context;
-use crate::health::{BindError, HealthHandle, HealthRoutes, MetricsRoutes, Routes, Server, metrics_source};
-use crate::shutdown::TaskError;
-
-/// The daemon's client metrics are some tens of KiB.
-const LARGEST_METRICS: usize = 16 << 20;
+use crate::health::{BindError, HealthHandle, HealthRoutes, MetricsRoutes, Routes, Server};
+use crate::node;
 
 /// Binds every listener that the settings ask for. Nothing is served yet, so a failure leaves nothing behind.
 pub(super) fn bind(context: &Context, health: &HealthHandle) -> Result<Vec<Server>, BindError> {
@@ -34,23 +28,5 @@ pub(super) fn bind(context: &Context, health: &HealthHandle) -> Result<Vec<Serve
 }
 
 fn metrics(context: &Context, debug: Option<SocketAddr>) -> MetricsRoutes {
-    let api = context.api.clone();
-    let source = metrics_source(move |request: Request<Bytes>| {
-        let api = api.clone();
-        async move {
-            let mut passed = api.pass("usermetrics", request.method().clone(), request.headers()).await?;
-            let mut body = BytesMut::new();
-            while let Some(chunk) = passed.chunk().await? {
-                if body.len() + chunk.len() > LARGEST_METRICS {
-                    return Err(TaskError::from("tailscaled's metrics are too large"));
-                }
-                body.extend_from_slice(&chunk);
-            }
-            let mut answer = Response::new(body.freeze());
-            *answer.status_mut() = passed.status;
-            *answer.headers_mut() = passed.headers;
-            Ok(answer)
-        }
-    });
-    MetricsRoutes { source, debug }
+    MetricsRoutes { source: node::metrics::of_daemon(context.api.clone()), debug }
 }

@@ -6,7 +6,6 @@
 
 mod apply;
 pub mod argv;
-mod bus;
 pub mod files;
 pub mod flags;
 pub mod healthcheck;
@@ -31,6 +30,7 @@ use std::time::Instant;
 
 pub use machine::Outcome;
 
+use crate::causes::chain;
 use crate::daemon::program::{self, Environment};
 use crate::daemon::reaper;
 use crate::localapi::LocalApi;
@@ -82,16 +82,4 @@ fn children_environment(settings: &Settings, inherited: &Environment) -> Environ
         Persona::Tailpod => vars::secret_names().collect(),
     };
     program::child_environment(inherited, &dropped, &[])
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

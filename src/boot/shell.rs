@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::machine::{Action, Announcement, Boot, Death, Event, Level, LoginError, LoginSource, Outcome};
 use super::prepare::{Prepared, StateSecret};
-use super::{apply, argv, bus, chain, http, login, reissue, reload, stop};
+use super::{apply, argv, chain, http, login, reissue, reload, stop};
 use crate::daemon::exit::Exit;
 use crate::daemon::program::{Environment, Program};
 use crate::daemon::reaper::{self, Children};
@@ -26,6 +26,7 @@ use crate::health::{HealthHandle, Weight};
 use crate::k8s::event::{EventKind, PodEvent, PodRef};
 use crate::k8s::publisher::{self, Publisher, SecretTarget, Slot};
 use crate::localapi::LocalApi;
+use crate::node;
 use crate::secret::Secret;
 use crate::settings::{Credentials, Login, Mode, Persona, Settings};
 use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
@@ -212,7 +213,7 @@ impl Shell {
                 self.bus_stop = self.incarnation.child_token();
                 let (events, bus) = mpsc::channel(16);
                 self.bus = Some(bus);
-                self.errands.spawn(bus::follow(context.api.clone(), events, self.bus_stop.clone()));
+                self.errands.spawn(node::bus::follow(context.api.clone(), events, self.bus_stop.clone()));
             }
             Action::RunUp => {
                 let stop = self.incarnation.clone();

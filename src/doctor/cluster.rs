@@ -15,6 +15,7 @@ use super::finding::{
 };
 use super::rbac::{Reviewed, Who, judge, judge_dry_run};
 use super::{Subject, dns, token};
+use crate::causes::chain;
 use crate::k8s::diagnose::Identity;
 use crate::k8s::state::{CAPVER, KeyPatch};
 use crate::k8s::{Cluster, Error, Resource, Verb};
@@ -252,12 +253,6 @@ fn judge_identity(who: &Result<Identity, Error>) -> Finding {
         Err(Error::NotFound { .. }) => API_IDENTITY.skipped("this API server cannot be asked who we are"),
         Err(error) => API_IDENTITY.warning(format!("it is not known who we are: {}", chain(error))),
     }
-}
-
-/// An error with its causes on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// What cannot be asked when no Secret is used.

@@ -10,6 +10,7 @@ mod relay;
 mod routes;
 pub mod server;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -51,6 +52,8 @@ pub struct Check {
 pub struct Snapshot {
     /// Whether the node has a tailnet IP.
     pub addresses: bool,
+    /// The addresses that `/healthz` tells in its headers instead of the Pod's; the first of each family.
+    pub told: Vec<IpAddr>,
     /// Everything else, in the order in which it was first reported.
     pub checks: Vec<Check>,
     /// When the loop last showed that it moves.
@@ -59,7 +62,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     fn new() -> Self {
-        Self { addresses: false, checks: Vec::new(), heartbeat: Instant::now() }
+        Self { addresses: false, told: Vec::new(), checks: Vec::new(), heartbeat: Instant::now() }
     }
 
     /// Sets the outcome of one check, adding it if it is new.

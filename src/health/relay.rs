@@ -20,6 +20,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
 use super::routes::{Answer, plain, stream, with_headers};
+use crate::causes::chain;
 
 /// The largest request body that is passed on. Scrapes have none; pprof's symbol lookups have a few kilobytes.
 const LARGEST_BODY: usize = 1 << 20;
@@ -195,16 +196,6 @@ fn failed(error: &(dyn Error + 'static)) -> Answer {
     plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("failed to proxy request: {}\n", chain(error)))
 }
 
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,11 +229,5 @@ mod tests {
         ] {
             assert_eq!(reachable(listens.parse().unwrap()).to_string(), reached);
         }
-    }
-
-    #[test]
-    fn causes_are_told_once_each() {
-        let error = BoxError::from("no socket");
-        assert_eq!(chain(&*error), "no socket");
     }
 }

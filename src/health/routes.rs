@@ -110,11 +110,15 @@ impl Routes {
 
 impl HealthRoutes {
     fn healthz(&self) -> Answer {
-        if let Some(reason) = self.snapshot.borrow().unhealthy() {
+        let snapshot = self.snapshot.borrow();
+        if let Some(reason) = snapshot.unhealthy() {
             return plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n"));
         }
+        let told = |family: fn(&IpAddr) -> bool| snapshot.told.iter().copied().find(family);
+        let ipv4 = told(IpAddr::is_ipv4).or(self.pod_ipv4);
+        let ipv6 = told(IpAddr::is_ipv6).or(self.pod_ipv6);
         let mut answer = plain(StatusCode::OK, "ok");
-        for (name, ip) in [(POD_IPV4, self.pod_ipv4), (POD_IPV6, self.pod_ipv6)] {
+        for (name, ip) in [(POD_IPV4, ipv4), (POD_IPV6, ipv6)] {
             if let Some(ip) = ip {
                 let value = HeaderValue::from_str(&ip.to_string()).expect("an address is a valid header value");
                 answer.headers_mut().insert(name, value);

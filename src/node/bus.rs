@@ -1,38 +1,39 @@
-//! The IPN bus as events of the state machine.
+//! The IPN bus as events of a state machine.
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::machine::{BusUpdate, Device, Event, LoginHealth};
+use super::{BusUpdate, Device, LoginHealth, News};
+use crate::causes::chain;
 use crate::localapi::mask::Phase;
 use crate::localapi::types::LOGIN_STATE;
 use crate::localapi::watch::{self, Wants};
 use crate::localapi::{BusEvent, Change, LocalApi, Peers, Support};
 
 /// Follows the bus until stopped. A slow loop loses nothing: what waits is merged by the mailbox.
-pub(super) async fn follow(api: LocalApi, events: mpsc::Sender<Event>, stop: CancellationToken) {
+pub async fn follow<E: From<News>>(api: LocalApi, events: mpsc::Sender<E>, stop: CancellationToken) {
     // The same mask for the whole life: what the login phase needs besides costs one message.
     let wants = Wants { peers: Peers::Omit, phase: Phase::Login };
     let (mut bus, reading) = watch::follow(api.clone(), wants, stop.clone());
     let mut told = false;
     let forwarding = async {
         while let Some(event) = bus.next().await {
-            let event = match event {
+            let news = match event {
                 BusEvent::Opened => {
                     if !std::mem::replace(&mut told, true) {
                         tell_version(&api);
                     }
-                    Event::BusOpened
+                    News::Opened
                 }
-                BusEvent::Changed(change) => Event::Bus(update(change)),
-                BusEvent::Lost(reason) => Event::BusLost(super::chain(&reason)),
+                BusEvent::Changed(change) => News::Update(update(change)),
+                BusEvent::Lost(reason) => News::Lost(chain(&reason)),
                 BusEvent::Trouble(text) => {
                     tracing::warn!("{text}");
                     continue;
                 }
             };
-            if events.send(event).await.is_err() {
+            if events.send(news.into()).await.is_err() {
                 return;
             }
         }
@@ -78,6 +79,7 @@ fn update(change: Change) -> BusUpdate {
             addresses: device.addresses.clone(),
             key_expired: device.expired || device.key_expiry.as_deref().is_some_and(has_passed),
         }),
+        cert_domains: model.cert_domains.clone(),
     }
 }
 

@@ -14,7 +14,6 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,9 @@ pub use steady::Steady;
 
 use super::login_failure::{Class, LoginFailure};
 use crate::daemon::restart::Deaths;
-use crate::localapi::types::{State, Warning};
+use crate::localapi::types::State;
+use crate::node::update::News;
+pub use crate::node::update::{BusUpdate, Device, LoginHealth};
 use crate::secret::redact_keys;
 use crate::settings::{Persona, RestartDaemon};
 
@@ -120,45 +121,6 @@ impl fmt::Display for LoginSource {
     }
 }
 
-/// The node as the tailnet knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// Stable node id.
-    pub id: String,
-    /// FQDN with trailing dot.
-    pub fqdn: String,
-    /// Own addresses in node order.
-    pub addresses: Vec<IpAddr>,
-    /// Whether the node key's expiry has passed.
-    pub key_expired: bool,
-}
-
-/// What the health part of a bus message says about logging in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LoginHealth {
-    /// No warning.
-    Fine,
-    /// The last attempt failed; `args.error` has control's words when known.
-    Failing(Warning),
-}
-
-/// One bus message, reduced to what decides something.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BusUpdate {
-    /// The backend state, when the message carries one.
-    pub state: Option<State>,
-    /// The self node as known after the message.
-    pub device: Option<Device>,
-    /// Whether the message concerns the netmap (boot.md 5.3).
-    pub netmap: bool,
-    /// A login URL.
-    pub browse_url: Option<String>,
-    /// The daemon's error text.
-    pub error: Option<String>,
-    /// Health, when the message carries it.
-    pub login_health: Option<LoginHealth>,
-}
-
 /// How a child ended, as the message shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death(pub String);
@@ -215,6 +177,16 @@ pub enum Event {
     Signal,
     /// [`Boot::deadline`] has passed.
     Tick,
+}
+
+impl From<News> for Event {
+    fn from(news: News) -> Self {
+        match news {
+            News::Opened => Self::BusOpened,
+            News::Update(update) => Self::Bus(update),
+            News::Lost(reason) => Self::BusLost(reason),
+        }
+    }
 }
 
 /// What the shell shall do. Actions are performed in order; none blocks the loop.

@@ -1,10 +1,12 @@
 //! The course of a boot as tables of events and actions.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::localapi::types::Warning;
 
 fn policy(persona: Persona, mode: Mode, store: Store) -> Policy {
     Policy {

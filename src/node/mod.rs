@@ -1,0 +1,10 @@
+//! A running node, as whoever keeps one up sees it: what a bus message says about it, and its metrics.
+//!
+//! Boot and the proxy live by the same messages. [`BusUpdate`] is what of one decides something; [`bus`] follows the
+//! stream, [`metrics`] asks the daemon for its own.
+
+pub mod bus;
+pub mod metrics;
+pub mod update;
+
+pub use update::{BusUpdate, Device, LoginHealth, News};
