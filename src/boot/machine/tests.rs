@@ -263,6 +263,21 @@ fn a_short_needs_login_asks_for_nothing() {
 }
 
 #[test]
+fn tailpod_asks_for_a_key_only_when_the_failure_persists() {
+    let asks_after = |persona, wait| {
+        let mut run = Run::new(policy(persona, Mode::OneStep, Store::Writable));
+        run.on(Event::Listening);
+        assert!(!run.login_failing(None, "invalid key: API key k not valid").contains(&Action::RequestReissue));
+        run.now += wait;
+        run.on(Event::Tick).contains(&Action::RequestReissue)
+    };
+    let (short, long) = (Duration::from_secs(3), Duration::from_secs(16));
+    assert!(asks_after(Persona::Containerboot, short));
+    assert!(!asks_after(Persona::Tailpod, short));
+    assert!(asks_after(Persona::Tailpod, long));
+}
+
+#[test]
 fn trouble_on_the_way_to_control_is_not_a_dead_key() {
     for persona in [Persona::Containerboot, Persona::Tailpod] {
         let mut run = Run::new(policy(persona, Mode::OneStep, Store::Writable));
