@@ -304,7 +304,7 @@ Register-ArgumentCompleter -Native -CommandName 'tailpod' -ScriptBlock {
             break
         }
         'tailpod;doctor' {
-            [CompletionResult]::new('--only', '--only', [CompletionResultType]::ParameterName, 'Only these checks: codes, or groups: env, api, rbac, daemon, host, dns, memory, serve')
+            [CompletionResult]::new('--only', '--only', [CompletionResultType]::ParameterName, 'Only these checks: codes, or groups: env, api, rbac, clock, daemon, host, dns, memory, serve')
             [CompletionResult]::new('--kubeconfig', '--kubeconfig', [CompletionResultType]::ParameterName, 'Kubeconfig that leads to the cluster; without it the Pod''s service account, then kubectl''s rules')
             [CompletionResult]::new('--context', '--context', [CompletionResultType]::ParameterName, 'Context of the kubeconfig, if not the current one')
             [CompletionResult]::new('-n', '-n', [CompletionResultType]::ParameterName, 'Namespace, if not that of the Pod or of the context')

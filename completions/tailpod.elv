@@ -287,7 +287,7 @@ set edit:completion:arg-completer[tailpod] = {|@words|
             cand --help 'Print help (see more with ''--help'')'
         }
         &'tailpod;doctor'= {
-            cand --only 'Only these checks: codes, or groups: env, api, rbac, daemon, host, dns, memory, serve'
+            cand --only 'Only these checks: codes, or groups: env, api, rbac, clock, daemon, host, dns, memory, serve'
             cand --kubeconfig 'Kubeconfig that leads to the cluster; without it the Pod''s service account, then kubectl''s rules'
             cand --context 'Context of the kubeconfig, if not the current one'
             cand -n 'Namespace, if not that of the Pod or of the context'

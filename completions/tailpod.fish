@@ -255,7 +255,7 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_
 complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
 complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -s v -l verbose -d 'Say more; twice: everything'
 complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l only -d 'Only these checks: codes, or groups: env, api, rbac, daemon, host, dns, memory, serve' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l only -d 'Only these checks: codes, or groups: env, api, rbac, clock, daemon, host, dns, memory, serve' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
 complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l context -d 'Context of the kubeconfig, if not the current one' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r

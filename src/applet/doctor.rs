@@ -38,7 +38,7 @@ Examples:
   tailpod doctor --json                         For machines"
 )]
 pub struct Args {
-    /// Only these checks: codes, or groups: env, api, rbac, daemon, host, dns, memory, serve
+    /// Only these checks: codes, or groups: env, api, rbac, clock, daemon, host, dns, memory, serve
     #[arg(long, value_name = "CODE|GROUP", value_delimiter = ',')]
     only: Vec<Only>,
 
@@ -211,7 +211,7 @@ mod tests {
         let out = Output::new(Color::Never, Style::Text, Talk::Normal, Surroundings::default());
         let findings = [
             API_NAME.ok("fine"),
-            API_TCP.failure("bad \u{1b}[31m\nname").remedy("a:\n  b"),
+            API_TCP.failure("bad \u{1b}[31m\nname", "a:\n  b"),
             API_TLS.warning("worse").remedy("a:\n  b"),
         ];
         let expected = "ok       TP-API-002     fine\n\

@@ -11,10 +11,11 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout};
 
 use super::finding::{
-    API_ACCESS, API_CLOCK, API_IDENTITY, API_NAME, API_TCP, API_TLS, API_TOKEN, Finding, RBAC_DRY_RUN,
+    API_ACCESS, API_IDENTITY, API_NAME, API_TCP, API_TLS, API_TOKEN, CLOCK_SKEW, Finding, RBAC_DRY_RUN,
 };
 use super::rbac::{Reviewed, Who, judge, judge_dry_run};
-use super::{Subject, dns, token};
+use super::token::{self, SET_THE_CLOCK};
+use super::{Subject, dns};
 use crate::causes::chain;
 use crate::k8s::diagnose::Identity;
 use crate::k8s::state::{CAPVER, KeyPatch};
@@ -40,11 +41,12 @@ pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
     let cluster = match timeout(ACCESS_LIMIT, Cluster::connect(access, "tailpod-doctor")).await {
         Ok(Ok(cluster)) => cluster,
         Ok(Err(error)) => {
-            found.push(judge_access(&error));
+            found.push(judge_access(&error, access));
             return found;
         }
         Err(_) => {
-            found.push(API_ACCESS.failure("the credential plugin of the kubeconfig did not end in time"));
+            let sentence = "the credential plugin of the kubeconfig did not end in time";
+            found.push(API_ACCESS.failure(sentence, try_with_kubectl(access)));
             return found;
         }
     };
@@ -58,49 +60,71 @@ pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
     };
     found.push(API_ACCESS.ok(format!("{kind} leads to {}, namespace `{}`", cluster.server(), cluster.namespace())));
     // The token can be judged whatever else fails.
-    let token = judge_token(access, subject).await;
-    let way = connect(&cluster, &mut found).await;
-    let at = found.iter().position(|finding| finding.code > API_TOKEN.code).unwrap_or(found.len());
-    found.insert(at, token);
-    if way {
-        ask(&cluster, subject, &mut found).await;
+    let (token, audience) = judge_token(access, subject).await;
+    found.push(token);
+    if connect(&cluster, access, &mut found).await {
+        ask(&cluster, subject, audience.as_deref(), &mut found).await;
     }
     found
 }
 
-fn judge_access(error: &Error) -> Finding {
-    let sentence = chain(error);
-    let finding = API_ACCESS.failure(sentence);
+fn judge_access(error: &Error, access: &KubeAccess) -> Finding {
     match error {
-        Error::NoServiceAccount { .. } => finding.remedy("spec:\n  automountServiceAccountToken: true"),
-        _ => finding,
+        Error::NoServiceAccount { .. } => {
+            API_ACCESS.failure(chain(error), "spec:\n  automountServiceAccountToken: true")
+        }
+        _ => API_ACCESS.failure(chain(error), try_with_kubectl(access)),
     }
 }
 
-async fn judge_token(access: &KubeAccess, subject: &Subject) -> Finding {
+/// Whoever wrote the credentials can see with kubectl what is wrong with them.
+fn try_with_kubectl(access: &KubeAccess) -> String {
+    match access {
+        KubeAccess::InCluster { service_account, .. } => {
+            format!(
+                "ls -l {}/  # boot needs token, ca.crt and namespace, readable for this user",
+                service_account.display()
+            )
+        }
+        KubeAccess::Kubeconfig { path, context } => {
+            let context = context.as_ref().map(|name| format!(" --context {name}")).unwrap_or_default();
+            // A list of files is what kubectl takes from its variable only.
+            format!("KUBECONFIG={} kubectl{context} auth whoami  # must work as the same user, too", path.display())
+        }
+    }
+}
+
+/// Judges the token, and says for whom it is.
+async fn judge_token(access: &KubeAccess, subject: &Subject) -> (Finding, Option<String>) {
     let KubeAccess::InCluster { service_account, .. } = access else {
-        return API_TOKEN.skipped("the kubeconfig decides about credentials");
+        return (API_TOKEN.skipped("the kubeconfig decides about credentials"), None);
     };
     match tokio::fs::read_to_string(service_account.join("token")).await {
-        Ok(text) => token::judge(&text, Timestamp::now(), subject.pod_uid.as_deref()),
-        Err(error) => API_TOKEN.failure(format!("the token cannot be read: {error}")),
+        Ok(text) => (token::judge(&text, Timestamp::now(), subject.pod_uid.as_deref()), token::audience(&text)),
+        Err(error) => {
+            let remedy = "spec:\n  automountServiceAccountToken: true\n  securityContext:\n    fsGroup: 65532  # may read \
+                          what is mounted";
+            (API_TOKEN.failure(format!("the token cannot be read: {error}"), remedy), None)
+        }
     }
 }
 
 /// Name, TCP, TLS, clock. False when the API server does not answer.
-async fn connect(cluster: &Cluster, found: &mut Vec<Finding>) -> bool {
+async fn connect(cluster: &Cluster, access: &KubeAccess, found: &mut Vec<Finding>) -> bool {
     let uri: Option<Uri> = cluster.server().parse().ok();
     let Some((host, port)) = uri.as_ref().and_then(|uri| {
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
         Some((uri.host()?.trim_matches(['[', ']']).to_owned(), port))
     }) else {
-        found.push(API_NAME.failure(format!("`{}` is not the URL of an API server", cluster.server())));
+        let sentence = format!("`{}` is not the URL of an API server", cluster.server());
+        found.push(API_NAME.failure(sentence, try_with_kubectl(access)));
         return false;
     };
     let addresses = match dns::resolve(&host, STEP_LIMIT).await {
         Ok(addresses) => addresses,
         Err(why) => {
-            found.push(API_NAME.failure(why).remedy(
+            found.push(API_NAME.failure(
+                why,
                 "env:\n  - name: TS_KUBERNETES_READ_API_SERVER_ADDRESS_FROM_ENV  # without the cluster's DNS\n    value: \"true\"",
             ));
             return false;
@@ -121,9 +145,10 @@ async fn connect(cluster: &Cluster, found: &mut Vec<Finding>) -> bool {
     if let Some(why) = failed {
         let first = addresses.first().cloned().unwrap_or(host);
         let width = if first.contains(':') { 128 } else { 32 };
-        found.push(API_TCP.failure(format!("no connection to {first} port {port}: {why}")).remedy(format!(
+        let remedy = format!(
             "egress:  # of the NetworkPolicy that selects this Pod\n  - to: [{{ ipBlock: {{ cidr: {first}/{width} }} }}]\n    ports: [{{ port: {port}, protocol: TCP }}]\n# an accepted subnet route may also cover the cluster's addresses: TS_EXTRA_ARGS=--accept-routes=false"
-        )));
+        );
+        found.push(API_TCP.failure(format!("no connection to {first} port {port}: {why}"), remedy));
         return false;
     }
     found.push(API_TCP.ok(format!("port {port} accepts connections")));
@@ -141,37 +166,50 @@ async fn connect(cluster: &Cluster, found: &mut Vec<Finding>) -> bool {
             true
         }
         Err(error) => {
-            found.push(API_TLS.failure(chain(&error)).remedy(
-                "compare what the server shows with what is trusted here:\nopenssl s_client -connect HOST:PORT \
-                 -showcerts </dev/null\ncat /var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
-            ));
+            found.push(API_TLS.failure(chain(&error), compare_certificates(&host, port, access)));
             false
         }
     }
 }
 
+/// What the server shows beside what is trusted here.
+fn compare_certificates(host: &str, port: u16, access: &KubeAccess) -> String {
+    let at = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let trusted = match access {
+        KubeAccess::InCluster { service_account, .. } => {
+            format!("openssl x509 -noout -subject -in {}", service_account.join("ca.crt").display())
+        }
+        KubeAccess::Kubeconfig { path, .. } => format!(
+            "KUBECONFIG={} kubectl config view --raw --minify -o jsonpath='{{.clusters[0].cluster}}'",
+            path.display()
+        ),
+    };
+    format!(
+        "openssl s_client -connect {at} -showcerts </dev/null  # what the server shows\n{trusted}  # what is trusted here"
+    )
+}
+
 /// Judges the server's `Date` against our clock.
 fn judge_clock(date: Option<&str>, now: Timestamp) -> Finding {
     let Some(there) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) else {
-        return API_CLOCK.skipped("the API server does not say what time it has");
+        return CLOCK_SKEW.skipped("the API server does not say what time it has");
     };
     // Half a second, on average, is lost in the header.
     let skew = there.timestamp().duration_since(now);
     let seconds = skew.as_secs().unsigned_abs();
     let direction = if skew.is_negative() { "ahead of" } else { "behind" };
-    let remedy = "timedatectl set-ntp true  # on the node; Pods share its clock";
     if skew.abs() >= SKEW_FAILS {
         let sentence = format!("our clock is {seconds} s {direction} the API server's: tokens and certificates fail");
-        API_CLOCK.failure(sentence).remedy(remedy)
+        CLOCK_SKEW.failure(sentence, SET_THE_CLOCK)
     } else if skew.abs() >= SKEW_WARNS {
-        API_CLOCK.warning(format!("our clock is {seconds} s {direction} the API server's")).remedy(remedy)
+        CLOCK_SKEW.warning(format!("our clock is {seconds} s {direction} the API server's")).remedy(SET_THE_CLOCK)
     } else {
-        API_CLOCK.ok("our clock and the API server's agree")
+        CLOCK_SKEW.ok("our clock and the API server's agree")
     }
 }
 
 /// Who we are, what we may do, whether a change would pass.
-async fn ask(cluster: &Cluster, subject: &Subject, found: &mut Vec<Finding>) {
+async fn ask(cluster: &Cluster, subject: &Subject, audience: Option<&str>, found: &mut Vec<Finding>) {
     let cluster = cluster.until(Instant::now() + QUESTIONS_LIMIT);
     let needs = &subject.needs;
     let asked: Vec<_> = {
@@ -192,7 +230,7 @@ async fn ask(cluster: &Cluster, subject: &Subject, found: &mut Vec<Finding>) {
     };
     let (who, reviews, dry_run) = tokio::join!(cluster.whoami(), reviews, dry_run);
     let refused = matches!(who, Err(Error::Unauthorized { .. }));
-    found.insert(found.len().saturating_sub(1), judge_identity(&who));
+    found.push(judge_identity(&who, audience));
     if refused {
         return;
     }
@@ -243,13 +281,21 @@ async fn review(cluster: &Cluster, verb: Verb, resource: Resource, name: Option<
     }
 }
 
-fn judge_identity(who: &Result<Identity, Error>) -> Finding {
+fn judge_identity(who: &Result<Identity, Error>, audience: Option<&str>) -> Finding {
     match who {
         Ok(identity) => API_IDENTITY.ok(format!("the API server takes us for `{}`", identity.username)),
-        Err(error @ Error::Unauthorized { .. }) => API_IDENTITY.failure(chain(error)).remedy(
-            "the token is expired, of another cluster, or of a service account that was deleted:\nkubectl delete pod \
-             \"$POD_NAME\"  # a new Pod gets a new token",
-        ),
+        Err(error @ Error::Unauthorized { .. }) => {
+            let audience =
+                audience.map(|audience| format!(", or for others than this API server: its audience is {audience}"));
+            API_IDENTITY.failure(
+                chain(error),
+                format!(
+                    "# the token is expired, of another cluster, of a service account that was deleted{}\nkubectl \
+                     delete pod \"$POD_NAME\"  # a new Pod gets a new token",
+                    audience.unwrap_or_default()
+                ),
+            )
+        }
         Err(Error::NotFound { .. }) => API_IDENTITY.skipped("this API server cannot be asked who we are"),
         Err(error) => API_IDENTITY.warning(format!("it is not known who we are: {}", chain(error))),
     }

@@ -47,9 +47,9 @@ pub(super) async fn check(subject: &Subject) -> (Vec<Finding>, Learned) {
             return (found, Learned { runs: error.is_answer(), control: None });
         }
         Err(_) => {
-            found.push(DAEMON_SOCKET.failure("tailscaled accepts connections and does not answer").remedy(
-                "kubectl logs \"$POD_NAME\" -c tailscale --tail=50  # what it waits for, often its state store",
-            ));
+            let remedy =
+                "kubectl logs \"$POD_NAME\" --all-containers --tail=50  # what it waits for, often its state store";
+            found.push(DAEMON_SOCKET.failure("tailscaled accepts connections and does not answer", remedy));
             return (found, Learned::default());
         }
     };
@@ -88,11 +88,25 @@ pub(super) async fn check(subject: &Subject) -> (Vec<Finding>, Learned) {
 }
 
 fn failed_socket(error: &Error) -> Finding {
-    let finding = DAEMON_SOCKET.failure(error.kind.to_string());
-    match error.hint() {
-        Some(hint) => finding.remedy(hint),
-        None => finding,
-    }
+    let remedy = match &error.kind {
+        ErrorKind::DaemonNotRunning { .. } => "kubectl logs \"$POD_NAME\" --all-containers --previous --tail=50  # why it \
+                                               ended\n# or it listens elsewhere:\nenv:\n  - name: TS_SOCKET\n    value: \
+                                               /path/of/its/--socket"
+            .to_owned(),
+        ErrorKind::SocketPermission(denied) => {
+            let owner = denied.blocked_by.as_ref().map(|(_, owner)| *owner).or(denied.file);
+            format!(
+                "securityContext:\n  runAsUser: {}  # who runs tailscaled; we are {}",
+                owner.map_or(0, |owner| owner.uid),
+                denied.uid
+            )
+        }
+        _ => format!(
+            "kubectl logs \"$POD_NAME\" --all-containers --tail=50{}",
+            error.hint().map(|hint| format!("  # {hint}")).unwrap_or_default()
+        ),
+    };
+    DAEMON_SOCKET.failure(error.kind.to_string(), remedy)
 }
 
 /// Judges whether we may change things.
@@ -111,9 +125,10 @@ fn judge_version(versions: &Versions, capver: u32) -> Finding {
     let shown = versions.version.as_deref().unwrap_or("of unknown version").to_owned();
     match versions.support() {
         Support::TooOld(_) => {
-            return DAEMON_VERSION
-                .failure(format!("tailscaled {shown} is older than tailpod supports"))
-                .remedy("FROM tailscale/tailscale:stable");
+            return DAEMON_VERSION.failure(
+                format!("tailscaled {shown} is older than tailpod supports"),
+                "FROM tailscale/tailscale:stable",
+            );
         }
         Support::Untested(_) => {
             return DAEMON_VERSION
@@ -145,18 +160,16 @@ fn judge_state(status: &Status) -> Finding {
             if online { DAEMON_STATE.ok(sentence) } else { DAEMON_STATE.warning(sentence) }
         }
         Some(State::NeedsLogin) if !status.auth_url.is_empty() => DAEMON_STATE
-            .failure("the node waits for a human to log in")
-            .remedy(format!("open {}", status.auth_url)),
+            .failure("the node waits for a human to log in", format!("open {}", status.auth_url)),
         Some(State::NeedsLogin) => DAEMON_STATE
-            .failure("the node is not logged in, and has no key that works")
-            .remedy("tailpod authkey request --wait\n# or put a new key where the Pod gets it from:\nkubectl create secret generic tailpod-auth --from-literal=TS_AUTHKEY=tskey-auth-... --dry-run=client -o yaml | kubectl apply -f -"),
+            .failure("the node is not logged in, and has no key that works", "tailpod authkey request --wait\n# or put a new key where the Pod gets it from:\nkubectl create secret generic tailpod-auth --from-literal=TS_AUTHKEY=tskey-auth-... --dry-run=client -o yaml | kubectl apply -f -"),
         Some(State::NeedsMachineAuth) => DAEMON_STATE
-            .failure("the node waits for somebody to approve the device")
-            .remedy("approve it at https://login.tailscale.com/admin/machines, or use a pre-approved auth key"),
+            .failure("the node waits for somebody to approve the device", "approve it at https://login.tailscale.com/admin/machines, or use a pre-approved auth key"),
         Some(State::Stopped) => {
-            DAEMON_STATE.failure("the node was stopped: WantRunning is false").remedy("tailscale up")
+            DAEMON_STATE.failure("the node was stopped: WantRunning is false", "tailscale up")
         }
-        Some(State::InUseOtherUser) => DAEMON_STATE.failure("another user of this machine owns tailscaled"),
+        Some(State::InUseOtherUser) => DAEMON_STATE
+            .failure("another user of this machine owns tailscaled", "tailscale status  # as the user who logged in; or end that session: tailscale logout"),
         Some(State::Starting) => DAEMON_STATE.warning("the node is logged in and starting; its data plane is not up yet"),
         Some(State::NoState) | None => DAEMON_STATE
             .warning("tailscaled has not decided yet whether it can log in; its state store may not answer"),
@@ -171,11 +184,11 @@ fn judge_expiry(status: &Status, now: Timestamp) -> Finding {
         return DAEMON_EXPIRY.skipped("the node has no key yet");
     };
     if node.expired {
-        return DAEMON_EXPIRY.failure("the node key has expired").remedy(remedy);
+        return DAEMON_EXPIRY.failure("the node key has expired", remedy);
     }
     match node.key_expiry.as_deref().and_then(|text| text.parse::<Timestamp>().ok()) {
         None => DAEMON_EXPIRY.ok("the node key does not expire"),
-        Some(end) if end <= now => DAEMON_EXPIRY.failure(format!("the node key expired at {end}")).remedy(remedy),
+        Some(end) if end <= now => DAEMON_EXPIRY.failure(format!("the node key expired at {end}"), remedy),
         Some(end) if end.duration_since(now) < EXPIRES_SOON => {
             DAEMON_EXPIRY.warning(format!("the node key expires at {end}")).remedy(remedy)
         }
@@ -193,7 +206,7 @@ fn judge_health(texts: &[String]) -> Vec<Finding> {
 /// Judges the prefs against the settings.
 fn judge_prefs(prefs: &Prefs, settings: Option<&Settings>) -> Finding {
     if !flag(prefs, "WantRunning") {
-        return DAEMON_PREFS.failure("the prefs say that the node shall not run").remedy("tailscale up");
+        return DAEMON_PREFS.failure("the prefs say that the node shall not run", "tailscale up");
     }
     let Some(settings) = settings else { return DAEMON_PREFS.skipped("there are no settings to compare with") };
     if matches!(settings.mode, Mode::OneStep(_)) {
@@ -253,9 +266,10 @@ fn judge_serve(document: &Value, cert_domains: &[String]) -> Finding {
     let is_https = |handler: &Value| handler.get("HTTPS").and_then(Value::as_bool) == Some(true);
     let https = members[0].is_some_and(|tcp| tcp.values().any(is_https));
     if https && cert_domains.is_empty() {
-        return SERVE_CONFIG
-            .failure("HTTPS is served, and the tailnet issues no certificates")
-            .remedy("enable MagicDNS and HTTPS at https://login.tailscale.com/admin/dns");
+        return SERVE_CONFIG.failure(
+            "HTTPS is served, and the tailnet issues no certificates",
+            "enable MagicDNS and HTTPS at https://login.tailscale.com/admin/dns",
+        );
     }
     SERVE_CONFIG.ok(format!("{count} handlers are served"))
 }

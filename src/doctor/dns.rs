@@ -44,7 +44,8 @@ pub(super) fn judge_control(outcome: &Result<(String, Vec<String>), String>, res
         Err(why) => {
             let servers = nameservers(resolv_conf).join(", ");
             let servers = if servers.is_empty() { "nobody".to_owned() } else { servers };
-            DNS_CONTROL.failure(format!("{why} (resolv.conf asks {servers})")).remedy(
+            DNS_CONTROL.failure(
+                format!("{why} (resolv.conf asks {servers})"),
                 "kubectl -n kube-system get pods -l k8s-app=kube-dns\n# and, where policies restrict egress, allow \
                  it:\negress:\n  - ports: [{ port: 53, protocol: UDP }, { port: 53, protocol: TCP }]\n  - ports: [{ \
                  port: 443, protocol: TCP }]",
@@ -62,9 +63,10 @@ pub(super) fn judge_resolver(resolv_conf: &str, daemon_runs: bool) -> Finding {
     if daemon_runs {
         return DNS_RESOLVER.ok("resolv.conf asks tailscaled, which runs");
     }
-    DNS_RESOLVER
-        .failure(format!("resolv.conf asks tailscaled at {MAGIC_DNS}, which does not run: no name resolves"))
-        .remedy("kubectl delete pod \"$POD_NAME\"  # the kubelet writes resolv.conf anew\n# and keep it:\nenv:\n  - name: TS_ACCEPT_DNS\n    value: \"false\"")
+    DNS_RESOLVER.failure(
+        format!("resolv.conf asks tailscaled at {MAGIC_DNS}, which does not run: no name resolves"),
+        "kubectl delete pod \"$POD_NAME\"  # the kubelet writes resolv.conf anew\n# and keep it:\nenv:\n  - name: TS_ACCEPT_DNS\n    value: \"false\"",
+    )
 }
 
 fn nameservers(resolv_conf: &str) -> Vec<&str> {

@@ -3,6 +3,9 @@
 use super::finding::{ENV_FILES, ENV_SETTINGS, ENV_STATE, ENV_USERSPACE, ENV_WARNINGS, Finding};
 use crate::settings::{Mode, NoteLevel, Problems, Settings, StateStore, Tun};
 
+/// For problems whose line says it all.
+const LOOK_AT_THE_SETTINGS: &str = "tailpod boot --check  # in the same environment, says when it is right";
+
 /// A file that the settings name, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileState {
@@ -30,13 +33,11 @@ pub fn judge(settings: Result<&Settings, &Problems>, files: &[FileState]) -> Vec
     match settings {
         Err(problems) => {
             let shown = problems.lines().into_iter().zip(problems.iter());
-            findings.extend(shown.map(|(line, problem)| {
-                let finding = ENV_SETTINGS.failure(line);
-                match problem.remedy() {
-                    Some(remedy) => finding.remedy(remedy),
-                    None => finding,
-                }
-            }));
+            findings.extend(
+                shown.map(|(line, problem)| {
+                    ENV_SETTINGS.failure(line, problem.remedy().unwrap_or(LOOK_AT_THE_SETTINGS))
+                }),
+            );
             findings.extend(warnings);
         }
         Ok(settings) => {
@@ -59,17 +60,17 @@ fn judge_files(files: &[FileState]) -> Vec<Finding> {
     let bad = files.iter().filter_map(|file| file.problem.as_ref().map(|problem| (file, problem)));
     let findings: Vec<_> = bad
         .map(|(FileState { path, purpose, .. }, problem)| {
-            let finding = ENV_FILES.failure(format!("{purpose} `{path}`: {problem}"));
-            match *purpose {
-                "the daemon" | "the CLI" => finding.remedy(
-                    "FROM tailscale/tailscale:stable\nCOPY tailpod /usr/local/bin/tailpod\n# or put it on PATH",
-                ),
-                "service account" => finding.remedy("spec:\n  automountServiceAccountToken: true"),
-                "state directory" | "directory of the socket" => finding.remedy(format!(
+            let remedy = match *purpose {
+                "the daemon" | "the CLI" => {
+                    "FROM tailscale/tailscale:stable\nCOPY tailpod /usr/local/bin/tailpod\n# or put it on PATH".to_owned()
+                }
+                "service account" => "spec:\n  automountServiceAccountToken: true".to_owned(),
+                "state directory" | "directory of the socket" => format!(
                     "volumeMounts:\n  - name: writable\n    mountPath: {path}\nvolumes:\n  - name: writable\n    emptyDir: {{}}"
-                )),
-                _ => finding.remedy(format!("mount what belongs at {path}, readable for this user")),
-            }
+                ),
+                _ => format!("# mount what belongs there, readable for this user:\nvolumeMounts:\n  - name: files\n    mountPath: {path}"),
+            };
+            ENV_FILES.failure(format!("{purpose} `{path}`: {problem}"), remedy)
         })
         .collect();
     if findings.is_empty() {

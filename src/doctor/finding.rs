@@ -32,6 +32,8 @@ pub enum Group {
     Api,
     /// What we may do there.
     Rbac,
+    /// Clocks.
+    Clock,
     /// tailscaled.
     Daemon,
     /// The kernel around us.
@@ -74,8 +76,8 @@ pub struct Finding {
 
 impl Group {
     /// All, in the order of the checks.
-    pub const ALL: [Self; 8] =
-        [Self::Env, Self::Api, Self::Rbac, Self::Daemon, Self::Host, Self::Dns, Self::Memory, Self::Serve];
+    pub const ALL: [Self; 9] =
+        [Self::Env, Self::Api, Self::Rbac, Self::Clock, Self::Daemon, Self::Host, Self::Dns, Self::Memory, Self::Serve];
 
     /// As `--only` and `--json` spell it.
     pub fn name(self) -> &'static str {
@@ -83,6 +85,7 @@ impl Group {
             Self::Env => "env",
             Self::Api => "api",
             Self::Rbac => "rbac",
+            Self::Clock => "clock",
             Self::Daemon => "daemon",
             Self::Host => "host",
             Self::Dns => "dns",
@@ -125,9 +128,9 @@ impl Code {
         self.finding(Level::Warning, sentence)
     }
 
-    /// It does not work.
-    pub fn failure(&self, sentence: impl Into<String>) -> Finding {
-        self.finding(Level::Failure, sentence)
+    /// It does not work, and this is what to paste or to do: no failure comes without.
+    pub fn failure(&self, sentence: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        self.finding(Level::Failure, sentence).remedy(remedy)
     }
 }
 
@@ -162,8 +165,8 @@ codes! {
     API_TLS "TP-API-004" Api "its certificate is trusted, and it answers HTTP";
     API_TOKEN "TP-API-005" Api "the token has not expired and is this Pod's";
     API_IDENTITY "TP-API-006" Api "the API server knows who we are";
-    API_CLOCK "TP-API-007" Api "its clock and ours agree";
     RBAC_DRY_RUN "TP-RBAC-009" Rbac "a change of the state Secret would be accepted (dry run)";
+    CLOCK_SKEW "TP-CLOCK-001" Clock "the API server's clock and ours agree";
     DAEMON_SOCKET "TP-DAEMON-001" Daemon "tailscaled's socket can be opened, with the right to change things";
     DAEMON_VERSION "TP-DAEMON-002" Daemon "tailscaled's version is supported and fits the capability version";
     DAEMON_STATE "TP-DAEMON-003" Daemon "the node is logged in and running";
@@ -173,8 +176,8 @@ codes! {
     DAEMON_ROUTES "TP-DAEMON-007" Daemon "advertised routes are approved";
     HOST_TUN "TP-HOST-001" Host "the TUN device can be opened";
     HOST_FORWARDING "TP-HOST-002" Host "IP forwarding is on for the routes' families";
-    HOST_CAPABILITIES "TP-HOST-003" Host "the container has the capabilities NET_ADMIN and NET_RAW";
-    HOST_FIREWALL "TP-HOST-004" Host "there is a firewall backend that tailscaled can use";
+    HOST_FIREWALL "TP-HOST-003" Host "there is a firewall backend that tailscaled can use";
+    HOST_CAPABILITIES "TP-HOST-004" Host "the container has the capabilities NET_ADMIN and NET_RAW";
     DNS_CONTROL "TP-DNS-001" Dns "the control server's name resolves";
     DNS_RESOLVER "TP-DNS-002" Dns "resolv.conf does not point at a tailscaled that is not there";
     MEMORY_LIMIT "TP-MEMORY-001" Memory "tailscaled stays clear of the container's memory limit";

@@ -51,7 +51,7 @@ pub struct Firewalls {
 pub fn check(wanted: Option<&Wanted>) -> Vec<Finding> {
     let Some(wanted) = wanted else {
         let why = "userspace networking needs none of it";
-        return [HOST_TUN, HOST_FORWARDING, HOST_CAPABILITIES, HOST_FIREWALL].map(|code| code.skipped(why)).into();
+        return [HOST_TUN, HOST_FORWARDING, HOST_FIREWALL, HOST_CAPABILITIES].map(|code| code.skipped(why)).into();
     };
     let tun = std::fs::OpenOptions::new().read(true).write(true).open(&wanted.tun).map(drop);
     let switches: Vec<_> = wanted.sysctls.iter().map(|path| (path.clone(), switch(path))).collect();
@@ -59,8 +59,8 @@ pub fn check(wanted: Option<&Wanted>) -> Vec<Finding> {
     vec![
         judge_tun(&wanted.tun, tun.as_ref().err()),
         judge_forwarding(&switches),
-        judge_capabilities(&status),
         judge_firewall(wanted.firewall.as_deref(), firewalls(wanted.search_path.as_deref())),
+        judge_capabilities(&status),
     ]
 }
 
@@ -105,11 +105,11 @@ pub fn judge_tun(path: &Path, error: Option<&io::Error>) -> Finding {
     match error {
         None => HOST_TUN.ok(format!("{} can be opened", path.display())),
         Some(error) if error.kind() == io::ErrorKind::NotFound => {
-            HOST_TUN.failure(format!("{} is not there; boot makes it only if it may", path.display())).remedy(volume())
+            HOST_TUN.failure(format!("{} is not there; boot makes it only if it may", path.display()), volume())
         }
         Some(error) => {
             let remedy = format!("{}\n{}", context(true), volume());
-            HOST_TUN.failure(format!("{} cannot be opened: {error}", path.display())).remedy(remedy)
+            HOST_TUN.failure(format!("{} cannot be opened: {error}", path.display()), remedy)
         }
     }
 }
@@ -137,7 +137,7 @@ pub fn judge_forwarding(switches: &[(PathBuf, Switch)]) -> Finding {
             .map(|container| document(&map([("initContainers", Yaml::List(vec![container]))])))
             .unwrap_or_default();
         let sentence = format!("IP forwarding is off and cannot be switched on here: {}", stuck.join(", "));
-        return HOST_FORWARDING.failure(sentence).remedy(remedy.trim_end());
+        return HOST_FORWARDING.failure(sentence, remedy.trim_end());
     }
     let off = named(|switch| *switch == Switch::Settable);
     if off.is_empty() {
@@ -161,12 +161,13 @@ pub fn judge_capabilities(status: &str) -> Finding {
     if missing.is_empty() {
         return HOST_CAPABILITIES.ok("this process has NET_ADMIN and NET_RAW");
     }
-    HOST_CAPABILITIES
-        .failure(format!("this process lacks {}: tailscaled cannot set up its interface", missing.join(" and ")))
-        .remedy(format!(
+    HOST_CAPABILITIES.failure(
+        format!("this process lacks {}: tailscaled cannot set up its interface", missing.join(" and ")),
+        format!(
             "{}\n# or, without the kernel's network stack:\nenv:\n  - name: TS_USERSPACE\n    value: \"true\"",
             context(true)
-        ))
+        ),
+    )
 }
 
 /// Judges what firewalls there are for `TS_DEBUG_FIREWALL_MODE`.
@@ -180,8 +181,7 @@ pub fn judge_firewall(mode: Option<&str>, there: Firewalls) -> Finding {
             .remedy(set("iptables")),
         (Some("iptables"), _, true) => HOST_FIREWALL.ok("iptables, as TS_DEBUG_FIREWALL_MODE asks for"),
         (Some("iptables"), true, false) => HOST_FIREWALL
-            .failure("TS_DEBUG_FIREWALL_MODE asks for iptables, which is not there; nftables is")
-            .remedy(set("nftables")),
+            .failure("TS_DEBUG_FIREWALL_MODE asks for iptables, which is not there; nftables is", set("nftables")),
         (_, true, _) => HOST_FIREWALL.ok("the kernel has nftables, which needs no program"),
         (_, false, true) => HOST_FIREWALL.ok("iptables is there; the kernel shows no sign of nftables"),
         (_, false, false) => HOST_FIREWALL

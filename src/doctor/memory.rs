@@ -55,7 +55,7 @@ pub(super) fn judge_limit(limit: Option<&str>, resident: Option<u64>) -> Finding
             let more = (resident.saturating_mul(2) >> 20).max(128);
             let remedy = format!("resources:\n  limits:\n    memory: {more}Mi");
             if percent >= 90 {
-                MEMORY_LIMIT.failure(sentence).remedy(remedy)
+                MEMORY_LIMIT.failure(sentence, remedy)
             } else {
                 MEMORY_LIMIT.warning(sentence).remedy(remedy)
             }

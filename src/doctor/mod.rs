@@ -94,7 +94,7 @@ pub async fn examine(subject: &Subject, only: &[Only]) -> Vec<Finding> {
     let wanted = |code: &Code| only.is_empty() || only.iter().any(|only| only.matches(code));
     let any = |groups: &[Group]| finding::all().iter().any(|code| groups.contains(&code.group) && wanted(code));
     let cluster = async {
-        if !any(&[Group::Api, Group::Rbac]) {
+        if !any(&[Group::Api, Group::Rbac, Group::Clock]) {
             return Vec::new();
         }
         timeout(LIMIT, cluster::check(subject)).await.unwrap_or_default()
@@ -132,7 +132,9 @@ fn skipped(subject: &Subject) -> Vec<(&'static str, &'static str)> {
     let required: Vec<_> = required_permissions(&subject.needs).iter().map(|permission| permission.code).collect();
     let without_way = subject.access.is_none();
     let reason = |code: &Code| match code.group {
-        Group::Api | Group::Rbac if without_way => Some("no way leads to a cluster: no service account, no kubeconfig"),
+        Group::Api | Group::Rbac | Group::Clock if without_way => {
+            Some("no way leads to a cluster: no service account, no kubeconfig")
+        }
         Group::Rbac => cluster::without_secret(&subject.needs).or_else(|| {
             (code.code != finding::RBAC_DRY_RUN.code && !required.contains(&code.code))
                 .then_some("these settings do not need it")
@@ -155,7 +157,10 @@ fn complete(found: &[Finding], codes: &[Code], reasons: &[(&str, &str)]) -> Vec<
             // What failed last lies in the way: of the same group, or of the one that leads to it.
             let leads_here = |group: Group| {
                 group == code.group
-                    || matches!((group, code.group), (Group::Api, Group::Rbac) | (Group::Daemon, Group::Serve))
+                    || matches!(
+                        (group, code.group),
+                        (Group::Api, Group::Rbac | Group::Clock) | (Group::Daemon, Group::Serve)
+                    )
             };
             let cause = complete
                 .iter()
@@ -176,7 +181,7 @@ mod tests {
 
     #[test]
     fn every_check_is_reported_and_says_why_it_was_not_reached() {
-        let found = vec![API_TCP.failure("no"), API_NAME.ok("yes")];
+        let found = vec![API_TCP.failure("no", "x"), API_NAME.ok("yes")];
         let all = complete(&found, &finding::all(), &[("TP-RBAC-005", "these settings do not need it")]);
         assert_eq!(all.len(), finding::all().len());
         let of = |code: &str| all.iter().find(|finding| finding.code == code).unwrap();
@@ -192,7 +197,7 @@ mod tests {
     fn checks_are_chosen_by_group_and_by_code() {
         assert_eq!("rbac".parse(), Ok(Only::Group(Group::Rbac)));
         assert_eq!("tp-rbac-002".parse(), Ok(Only::Code("TP-RBAC-002")));
-        assert!("TP-RBAC-999".parse::<Only>().unwrap_err().contains("env, api, rbac"));
+        assert!("TP-RBAC-999".parse::<Only>().unwrap_err().contains("env, api, rbac, clock"));
         let code = finding::find("TP-RBAC-002").unwrap();
         assert!(Only::Group(Group::Rbac).matches(&code) && !Only::Code("TP-RBAC-001").matches(&code));
     }

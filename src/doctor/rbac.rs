@@ -79,8 +79,9 @@ pub(super) fn judge_dry_run(outcome: &Result<bool, String>, who: &Who<'_>) -> Fi
     match outcome {
         Ok(true) => code.ok("a change of the state Secret would be accepted"),
         Ok(false) => code.skipped("there is no Secret yet that could be changed"),
-        Err(reason) => code.failure(format!("a change of the state Secret would be refused: {reason}")).remedy(
-            format!("unless an admission webhook or policy refuses it, the Role is what lacks:\n{}", who.role()),
+        Err(reason) => code.failure(
+            format!("a change of the state Secret would be refused: {reason}"),
+            format!("# unless an admission webhook or policy refuses it, the Role is what lacks:\n{}", who.role()),
         ),
     }
 }

@@ -13,6 +13,10 @@ use super::finding::{API_TOKEN, Finding};
 /// The kubelet renews a token when 80 % of its life are over; one that has less than this left was not renewed.
 const SOON: SignedDuration = SignedDuration::from_mins(2);
 
+/// Pods have no clock of their own.
+pub(super) const SET_THE_CLOCK: &str =
+    "timedatectl set-ntp true  # on the node, or `systemctl restart chronyd`; Pods share its clock";
+
 /// The claims that matter here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -39,6 +43,16 @@ impl Default for Audience {
     }
 }
 
+impl Audience {
+    fn shown(&self) -> String {
+        match self {
+            Self::One(one) => one.clone(),
+            Self::Many(many) if !many.is_empty() => many.join(", "),
+            Self::Many(_) | Self::Other(_) => "none".to_owned(),
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Kubernetes {
@@ -55,23 +69,20 @@ struct Bound {
 pub(super) fn judge(text: &str, now: Timestamp, pod_uid: Option<&str>) -> Finding {
     let text = text.trim();
     if text.is_empty() {
-        return API_TOKEN.failure("the token file is empty").remedy(
-            "mount the service account's token again: delete the Pod, or set `automountServiceAccountToken: true`",
+        return API_TOKEN.failure(
+            "the token file is empty",
+            "kubectl delete pod \"$POD_NAME\"  # a new Pod gets a new token\n# and where it is switched off:\nspec:\n  \
+             automountServiceAccountToken: true",
         );
     }
     let Some(claims) = claims(text) else {
         return API_TOKEN.ok("the token is not a JWT, so it cannot be seen when it expires");
     };
-    let audience = match &claims.aud {
-        Audience::One(one) => one.clone(),
-        Audience::Many(many) if !many.is_empty() => many.join(", "),
-        Audience::Many(_) | Audience::Other(_) => "none".to_owned(),
-    };
+    let audience = claims.aud.shown();
     let at = |seconds: Option<i64>| seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
     if let Some(start) = at(claims.nbf).filter(|start| *start > now) {
         return API_TOKEN
-            .failure(format!("the token is not valid before {start}, and here it is {}", seconds(now)))
-            .remedy("set the clock of the node (chrony or systemd-timesyncd); Pods share it");
+            .failure(format!("the token is not valid before {start}, and here it is {}", seconds(now)), SET_THE_CLOCK);
     }
     if let (Some(bound), Some(own)) = (Some(&claims.kubernetes.pod.uid).filter(|uid| !uid.is_empty()), pod_uid)
         && bound != own
@@ -82,18 +93,22 @@ pub(super) fn judge(text: &str, now: Timestamp, pod_uid: Option<&str>) -> Findin
     }
     match at(claims.exp) {
         None => API_TOKEN.ok(format!("the token never expires; its audience: {audience}")),
-        Some(end) if end <= now => {
-            API_TOKEN.failure(format!("the token expired at {end}; its audience: {audience}")).remedy(
-                "the kubelet renews a projected token; one that is copied, or mounted by `subPath`, stays as it was. \
-             Mount it as a whole:\nvolumes:\n  - name: token\n    projected:\n      sources:\n        - \
-             serviceAccountToken: { path: token, expirationSeconds: 3600 }",
-            )
-        }
+        Some(end) if end <= now => API_TOKEN.failure(
+            format!("the token expired at {end}; its audience: {audience}"),
+            "# the kubelet renews a projected token; one that is copied, or mounted by `subPath`, stays as it was. \
+                 Mount it as a whole:\nvolumes:\n  - name: token\n    projected:\n      sources:\n        - \
+                 serviceAccountToken: { path: token, expirationSeconds: 3600 }",
+        ),
         Some(end) if end.duration_since(now) <= SOON => API_TOKEN
             .warning(format!("the token expires at {end} and was not renewed yet; its audience: {audience}"))
             .remedy("look at it again in two minutes; the kubelet renews tokens after 80 % of their life"),
         Some(end) => API_TOKEN.ok(format!("the token expires at {end}; its audience: {audience}")),
     }
+}
+
+/// For whom the token is, when it says so.
+pub(super) fn audience(text: &str) -> Option<String> {
+    claims(text.trim()).map(|claims| claims.aud.shown())
 }
 
 fn claims(text: &str) -> Option<Claims> {
