@@ -336,7 +336,7 @@ Register-ArgumentCompleter -Native -CommandName 'tailpod' -ScriptBlock {
             [CompletionResult]::new('control', 'control', [CompletionResultType]::ParameterValue, 'Ask the pretend control server of the Pod around this command for something')
             [CompletionResult]::new('tailscaled', 'tailscaled', [CompletionResultType]::ParameterValue, 'Play the tailscaled process')
             [CompletionResult]::new('tailscale', 'tailscale', [CompletionResultType]::ParameterValue, 'Play the tailscale process')
-            [CompletionResult]::new('in-pod', 'in-pod', [CompletionResultType]::ParameterValue, 'Run a command in a mount namespace that looks like the Pod')
+            [CompletionResult]::new('in-pod', 'in-pod', [CompletionResultType]::ParameterValue, 'Become a command as a Pod''s first process is')
             break
         }
         'tailpod;sandbox;control' {
@@ -380,7 +380,7 @@ Register-ArgumentCompleter -Native -CommandName 'tailpod' -ScriptBlock {
             break
         }
         'tailpod;sandbox;in-pod' {
-            [CompletionResult]::new('--root', '--root', [CompletionResultType]::ParameterName, 'The Pod''s directory')
+            [CompletionResult]::new('--root', '--root', [CompletionResultType]::ParameterName, 'The Pod''s directory, to be laid over the machine''s in a mount namespace')
             [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use colour')
             [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How log lines look')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print results as JSON')

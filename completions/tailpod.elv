@@ -318,7 +318,7 @@ set edit:completion:arg-completer[tailpod] = {|@words|
             cand control 'Ask the pretend control server of the Pod around this command for something'
             cand tailscaled 'Play the tailscaled process'
             cand tailscale 'Play the tailscale process'
-            cand in-pod 'Run a command in a mount namespace that looks like the Pod'
+            cand in-pod 'Become a command as a Pod''s first process is'
         }
         &'tailpod;sandbox;control'= {
             cand --color 'When to use colour'
@@ -358,7 +358,7 @@ set edit:completion:arg-completer[tailpod] = {|@words|
             cand --help 'Print help (see more with ''--help'')'
         }
         &'tailpod;sandbox;in-pod'= {
-            cand --root 'The Pod''s directory'
+            cand --root 'The Pod''s directory, to be laid over the machine''s in a mount namespace'
             cand --color 'When to use colour'
             cand --log-format 'How log lines look'
             cand --json 'Print results as JSON'

@@ -283,7 +283,7 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_
 complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -a "control" -d 'Ask the pretend control server of the Pod around this command for something'
 complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -a "tailscaled" -d 'Play the tailscaled process'
 complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -a "tailscale" -d 'Play the tailscale process'
-complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -a "in-pod" -d 'Run a command in a mount namespace that looks like the Pod'
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and not __fish_seen_subcommand_from control tailscaled tailscale in-pod" -a "in-pod" -d 'Become a command as a Pod\'s first process is'
 complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from control" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Even through a pipe'
 never\t'Never'"
@@ -315,7 +315,7 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen
 complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscale" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
 complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscale" -s v -l verbose -d 'Say more; twice: everything'
 complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from tailscale" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from in-pod" -l root -d 'The Pod\'s directory' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from in-pod" -l root -d 'The Pod\'s directory, to be laid over the machine\'s in a mount namespace' -r -F
 complete -c tailpod -n "__fish_tailpod_using_subcommand sandbox; and __fish_seen_subcommand_from in-pod" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Even through a pipe'
 never\t'Never'"
