@@ -314,6 +314,8 @@ struct Known {
     bus_lost: Option<(Instant, String)>,
     /// What is or is being written to the Secret.
     published: Option<Device>,
+    /// A write of the device keys was answered.
+    settled: bool,
     /// tailscaled was disconnected from control: it writes nothing that a stop could cut in half.
     disconnected: bool,
     complete: bool,

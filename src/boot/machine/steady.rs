@@ -39,6 +39,10 @@ impl Boot {
                 self.node.published = Some(device.clone());
                 actions.push(Action::Publish(device));
             }
+            // The answer may have come while Running was lost.
+            if self.node.settled {
+                self.complete(actions);
+            }
         } else {
             self.node.published = Some(device);
             self.complete(actions);
@@ -48,6 +52,7 @@ impl Boot {
     /// The first write of the device keys was answered; a write that must be repeated does not hold up a node that
     /// nobody is routed to yet.
     pub(super) fn publish_settled(&mut self, actions: &mut Vec<Action>) {
+        self.node.settled = true;
         if matches!(self.phase, Phase::Steady(_)) {
             self.complete(actions);
         }

@@ -162,6 +162,17 @@ fn an_api_server_blip_does_not_hold_up_the_startup() {
 }
 
 #[test]
+fn an_answer_that_comes_while_running_is_lost_still_completes_the_startup() {
+    let mut run = Run::new(policy(Persona::Tailpod, Mode::OneStep, Store::Writable));
+    run.on(Event::Listening);
+    assert!(run.running().contains(&Action::Publish(device("myID"))));
+    run.state(State::NeedsLogin);
+    assert!(!said(&run.on(Event::Published), READY));
+    let again = run.running();
+    assert!(said(&again, READY) && !again.contains(&Action::Publish(device("myID"))), "{again:?}");
+}
+
+#[test]
 fn containerboot_leaves_when_running_is_lost() {
     let mut run = Run::new(policy(Persona::Containerboot, Mode::AlwaysAuth, Store::None));
     run.on(Event::Listening);
