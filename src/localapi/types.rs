@@ -192,6 +192,7 @@ pub struct PeerStatus {
     #[serde(deserialize_with = "null_default")]
     pub expired: bool,
     /// RFC 3339; absent means never.
+    #[serde(deserialize_with = "set_time")]
     pub key_expiry: Option<String>,
 }
 
@@ -214,6 +215,7 @@ pub struct Node {
     /// Prefixes routed to it; absent means the same as `addresses`.
     pub allowed_ips: Option<Vec<Prefix>>,
     /// RFC 3339; absent means never.
+    #[serde(deserialize_with = "set_time")]
     pub key_expiry: Option<String>,
     /// The node key has expired.
     #[serde(deserialize_with = "null_default")]
@@ -327,6 +329,12 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A time that is set; Go's zero time, which releases up to 1.86 send, means that there is none.
+fn set_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let time: Option<String> = Option::deserialize(deserializer)?;
+    Ok(time.filter(|time| !time.starts_with("0001-01-01T00:00:00")))
 }
 
 /// As [`null_default`] for a map, and for each of its values.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tailpod::sandbox::{DaemonScript, Fault};
 
-use crate::support::{READY, SOON, Scene, free_port, healthy, http, login_warning, needs_login, running, state};
+use crate::support::{Data, READY, SOON, Scene, free_port, healthy, http, login_warning, needs_login, running, state};
 
 #[tokio::test]
 async fn s01_a_daemon_that_listens_late() {
@@ -63,43 +63,65 @@ async fn s08_a_state_that_is_not_known_yet() {
 const NETMAP: u64 = 1 << 3;
 const STATUS: u64 = 1 << 14;
 
-/// Boots with a daemon of an older or newer release that sends this stream; yields what is stored at the end, and how
-/// many writes that took.
-async fn play(version: &str, mask: u64, stream: &str) -> (crate::support::Data, usize) {
-    // One step: no `tailscale up` in between, after which boot looks at the bus afresh.
+/// The releases of tests/fixtures/ipn, and the bit of the mask that belongs to their generation.
+const RECORDED: [(&str, u64); 5] =
+    [("1.76.6", NETMAP), ("1.86.5", NETMAP), ("1.92.5", NETMAP), ("1.98.10", NETMAP), ("1.102.5", STATUS)];
+
+/// Boots as `program` with a daemon that sends what a real one of this release has sent; yields what is stored at the
+/// end, and the bodies of the writes that took.
+async fn play(program: &str, release: &str, mask: u64, session: &str) -> (Data, Vec<Value>) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/ipn");
+    let stream = std::fs::read_to_string(format!("{folder}/{release}/{session}.ndjson")).expect("a recording");
+    let messages: Vec<Value> = stream.lines().map(|line| serde_json::from_str(line).expect("a message")).collect();
+    // One step: no login in between, after which boot looks at the bus afresh.
     let config = json!({"version": "alpha0", "AuthKey": "k"}).to_string();
     let (scene, _config) = Scene::kube([("foo", "bar")]).await.with_config(&[("cap-95.hujson", &config)]);
-    scene.daemon().set_version(version);
-    let boot = scene.boot();
+    scene.daemon().set_version(messages[0]["Version"].as_str().expect("a version"));
+    let boot = scene.start(program, if program == "tailpod" { &["boot"] } else { &[] }, &[]);
     // The first stream shows the release; the one with the mask for it is followed.
     let right = |call: &tailpod::sandbox::Call| call.endpoint == "watch-ipn-bus" && call.mask() & mask != 0;
     scene.daemon().await_call(SOON, right).await.expect("the right mask");
     let before = scene.requests("PATCH").len();
-    for line in stream.lines() {
-        let message: Value = serde_json::from_str(line).expect("a message");
+    for message in messages {
         scene.notify(message).await;
     }
     boot.ready().await;
+    scene.stored(|data| data.get("device_fqdn").is_some_and(|name| name == "pod-1.lab.ts.net.")).await;
     boot.stops().await;
     let mut data = scene.data();
     data.retain(|key, _| key.starts_with("device_"));
-    let writes = scene.requests("PATCH").len() - before;
+    let writes = scene.requests("PATCH").into_iter().skip(before).map(|request| request.body.clone()).collect();
     (data, writes)
 }
 
+fn is_the_node(data: &Data, release: &str) {
+    assert_eq!(data["device_id"], "TESTCTRL00000001", "{release}");
+    assert_eq!(data["device_fqdn"], "pod-1.lab.ts.net.", "{release}");
+    assert_eq!(data["device_ips"], r#"["100.64.0.1","fd7a:115c:a1e0:ab12:4843:cd96:6240:1"]"#, "{release}");
+}
+
+/// A node that is known: up, and nothing is written twice.
 #[tokio::test]
-async fn s09_s10_s11_streams_of_three_generations() {
-    let streams = [
-        ("1.76.6-t1edcf9d466-g3f1c7b7e2", NETMAP, include_str!("../fixtures/ipn/1.76.ndjson")),
-        ("1.98.2-t0f9a1c3d5-g2b4c6d8e0", NETMAP, include_str!("../fixtures/ipn/1.98.ndjson")),
-        ("1.102.5-t5a4b3c2d1-g1f2e3d4c5", STATUS, include_str!("../fixtures/ipn/1.102.ndjson")),
-    ];
-    for (version, mask, stream) in streams {
-        let (data, writes) = play(version, mask, stream).await;
-        assert_eq!(data["device_id"], "nSELF1CNTRL", "{version}");
-        assert_eq!(data["device_fqdn"], "pod-0.tail1234.ts.net.", "{version}");
-        assert_eq!(data["device_ips"], r#"["100.64.0.10","fd7a:115c:a1e0::a"]"#, "{version}");
-        assert_eq!(writes, 2, "{version}: the id once, the endpoints once");
+async fn s09_s10_s11_recorded_streams_of_three_generations() {
+    for (release, mask) in RECORDED {
+        for program in ["containerboot", "tailpod"] {
+            let (data, writes) = play(program, release, mask, "known").await;
+            is_the_node(&data, release);
+            assert_eq!(writes.len(), 2, "{release}: the id once, the endpoints once: {writes:?}");
+        }
+    }
+}
+
+/// A whole life: a refused key, a good one, another name, down and up, an expired key, a new login. `containerboot`
+/// ends when Running is left, so only the other persona sees all of it.
+#[tokio::test]
+async fn s09_s10_s11_recorded_lives_of_three_generations() {
+    for (release, mask) in RECORDED {
+        let (data, writes) = play("tailpod", release, mask, "login").await;
+        is_the_node(&data, release);
+        let ids = writes.iter().filter(|body| body["data"].get("device_id").is_some()).count();
+        assert_eq!(ids, 1, "{release}: {writes:?}");
+        assert!(writes.windows(2).all(|pair| pair[0] != pair[1]), "{release}: {writes:?}");
     }
 }
 

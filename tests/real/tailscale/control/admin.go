@@ -29,6 +29,7 @@ import (
 //	POST   /nodes/{id}/approve                            what an administrator does
 //	POST   /nodes/{id}/forget                             it was deleted: it needs a key again
 //	POST   /nodes/{id}/self-changes?rate=N&seconds=N      N changes of the node itself per second
+//	POST   /nodes/{id}/peer-gone?peer=ID                  the last that its session hears: a peer is gone
 //	POST   /login?url=URL                                 what a human does with a login URL
 //	POST   /peers?count=N                                 N peers that exist in the netmap only
 //	POST   /reject?status=N                               answer N to every node; 0 ends it
@@ -51,6 +52,11 @@ func (t *tailnet) admin() http.Handler {
 		t.forget(n.Key)
 	}))
 	mux.HandleFunc("POST /nodes/{id}/self-changes", t.selfChanges)
+	mux.HandleFunc("POST /nodes/{id}/peer-gone", t.onNode(func(n *tailcfg.Node, r *http.Request) {
+		// The in-memory server cannot delete a node; it says nothing more by itself after a message like this.
+		peer, _ := strconv.ParseInt(r.FormValue("peer"), 10, 64)
+		t.server.AddRawMapResponse(n.Key, &tailcfg.MapResponse{PeersRemoved: []tailcfg.NodeID{tailcfg.NodeID(peer)}})
+	}))
 	mux.HandleFunc("POST /login", t.login)
 	mux.HandleFunc("POST /peers", t.addPeers)
 	mux.HandleFunc("POST /reject", t.setReject)

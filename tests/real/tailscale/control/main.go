@@ -14,6 +14,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"log"
 	"net"
@@ -48,12 +49,17 @@ func main() {
 		RequireAuth: true,
 	})
 	go serve(control, t)
+	tls := httptest.NewUnstartedServer(t)
+	tls.StartTLS()
 
 	json.NewEncoder(os.Stdout).Encode(map[string]any{
 		"control": url,
-		"admin":   "http://" + admin.Addr().String(),
-		"derp":    derp,
-		"stun":    stun,
+		// The same server again, for releases that dial port 443 when they come back within two minutes.
+		"tls":   tls.URL,
+		"ca":    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tls.Certificate().Raw})),
+		"admin": "http://" + admin.Addr().String(),
+		"derp":  derp,
+		"stun":  stun,
 	})
 	serve(admin, t.admin())
 }
