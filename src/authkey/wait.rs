@@ -1,7 +1,7 @@
 //! Waiting for a key that differs from the old one.
 //!
 //! A file is read when its directory says that it may have changed and in any case every 5 s; a Secret is followed by
-//! a watch. Whatever cannot be read counts as "no key yet". Log lines are contract where upstream has them.
+//! a watch, and read whenever that has been silent for 5 s. Whatever cannot be read counts as "no key yet". Log lines are contract where upstream has them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::goduration;
 use crate::k8s::{Cluster, Error};
 use crate::secret::Secret;
 
-/// The safety net under file events; upstream's pace.
+/// The safety net under file events and watches; upstream's pace.
 const POLL: Duration = Duration::from_secs(5);
 
 /// Reads the auth key out of a config file; `None` for "none" and for "cannot be read".
@@ -195,7 +195,7 @@ async fn in_secret(
     tracing::info!("auth key reissue: watching key {key} of Secret {name}");
     observer(Progress::Watching);
     announce(limit);
-    let mut watch = cluster.watch_secret(name);
+    let mut watch = cluster.watch_secret(name).checked_every(POLL);
     let mut poll = tokio::time::interval_at(start + POLL, POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut polling = false;

@@ -2,7 +2,9 @@
 //!
 //! [`SecretWatch::next`] yields the Secret as it is first, then each time it has changed. A watch that ends, expires
 //! (410), breaks or goes silent is opened again after a new list; where `list` or `watch` is not allowed, the Secret
-//! is read every few seconds instead. Idle, it costs one connection. Every wait in it is cancel-safe.
+//! is read every few seconds instead. Idle, it costs one connection. A watch that died without a word goes unnoticed
+//! for minutes; whoever cannot wait that long has it checked ([`SecretWatch::checked_every`]). Every wait in it is
+//! cancel-safe.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -45,6 +47,14 @@ pub struct SecretWatch {
     backoff: Backoff,
     last: Last,
     complained: bool,
+    check: Option<Check>,
+}
+
+/// The Secret is read although a watch is open, in case the watch is not what it seems.
+#[derive(Clone, Copy, Debug)]
+struct Check {
+    every: Duration,
+    next: Instant,
 }
 
 /// What was yielded last.
@@ -89,7 +99,16 @@ impl SecretWatch {
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             last: Last::Nothing,
             complained: false,
+            check: None,
         }
+    }
+
+    /// Reads the Secret whenever the watch has said nothing for this long. A proxy or a node that vanished leaves a
+    /// watch that never ends and never speaks again; this is what notices a change all the same.
+    #[must_use]
+    pub fn checked_every(mut self, every: Duration) -> Self {
+        self.check = Some(Check { every, next: Instant::now() + every });
+        self
     }
 
     /// Whether changes arrive only by reading again and again.
@@ -116,10 +135,7 @@ impl SecretWatch {
                 }
             };
             if let Some(seen) = seen {
-                let now = match &seen {
-                    None => Last::Absent,
-                    Some(secret) => secret.resource_version.clone().map_or(Last::Unversioned, Last::Version),
-                };
+                let now = version_of(&seen);
                 if self.last != now || now == Last::Unversioned {
                     self.last = now;
                     return Ok(seen);
@@ -174,7 +190,17 @@ impl SecretWatch {
                 }
             }
             Phase::Stream(lines) => {
-                let Some(line) = lines.next().await else {
+                let line = tokio::select! {
+                    biased;
+                    line = lines.next() => line,
+                    read = checked(&self.cluster, &self.name, self.check) => {
+                        return Ok(self.judge_check(read));
+                    }
+                };
+                if let Some(check) = &mut self.check {
+                    check.next = Instant::now() + check.every;
+                }
+                let Some(line) = line else {
                     // It worked for a while: the next one may follow soon.
                     if lines.opened.elapsed() >= LONG_ENOUGH {
                         self.backoff.reset();
@@ -205,6 +231,24 @@ impl SecretWatch {
                 Ok(Some(seen))
             }
         }
+    }
+
+    /// What a check read. A Secret that the watch should have told about ends the watch.
+    fn judge_check(&mut self, read: Result<Seen, Error>) -> Option<Seen> {
+        if let Some(check) = &mut self.check {
+            check.next = Instant::now() + check.every;
+        }
+        let seen = match read {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::debug!(secret = self.name, %error, "cannot check what the watch says");
+                return None;
+            }
+        };
+        if version_of(&seen) != self.last {
+            self.phase = Phase::List;
+        }
+        Some(seen)
     }
 
     fn collection<'a>(&self, verb: Verb, query: &str) -> Call<'a> {
@@ -243,6 +287,21 @@ impl SecretWatch {
             tracing::info!(secret = self.name, "the Secret can be followed again");
         }
     }
+}
+
+fn version_of(seen: &Seen) -> Last {
+    match seen {
+        None => Last::Absent,
+        Some(secret) => secret.resource_version.clone().map_or(Last::Unversioned, Last::Version),
+    }
+}
+
+/// The Secret, read when that is due; never without a check. A reading that takes longer than the next is away is given
+/// up, so that it does not stand in the way of what the watch says.
+async fn checked(cluster: &Cluster, name: &str, check: Option<Check>) -> Result<Seen, Error> {
+    let Some(Check { every, next }) = check else { return std::future::pending().await };
+    tokio::time::sleep_until(next).await;
+    cluster.until(Instant::now() + every).secret(name).await
 }
 
 impl Lines {

@@ -3,6 +3,7 @@
 //! Every key in here ends in `hush`, and no output of any run may hold that word.
 
 mod clear;
+mod hour;
 mod request;
 mod terminal;
 mod wait;

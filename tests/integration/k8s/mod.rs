@@ -3,7 +3,7 @@
 
 mod clearing;
 mod sandbox;
-mod scripted;
+pub(crate) mod scripted;
 mod watching;
 
 use std::error::Error as _;

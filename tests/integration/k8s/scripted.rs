@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{Request, Response, StatusCode};
@@ -11,6 +12,7 @@ use tailpod::k8s::Cluster;
 use tailpod::sandbox::http::{Hangup, Limits, Listener, Outcome, Server, Writer, cut_off, full, stream};
 use tailpod::settings::KubeAccess;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// What to do with one request.
@@ -24,6 +26,8 @@ pub(crate) enum Answer {
     CutOff(&'static str),
     /// Nothing, for ever.
     Hang,
+    /// A success whose body says nothing for this long, and ends.
+    Silence(Duration),
     /// A success whose body the test writes.
     Stream(tokio::sync::oneshot::Sender<Writer>),
 }
@@ -86,10 +90,14 @@ impl Asked {
     }
 }
 
-#[derive(Default)]
+/// What is answered when nothing else was scripted, by the request's line.
+type Usual = Box<dyn Fn(&str) -> Answer + Send>;
+
 struct Script {
     answers: VecDeque<Answer>,
+    usual: Usual,
     asked: Vec<Asked>,
+    silent: JoinSet<()>,
 }
 
 /// The server, and the service account of a Pod that may talk to it.
@@ -118,7 +126,12 @@ impl ApiServer {
             )
             .expect("a TLS configuration");
 
-        let script = Arc::new(Mutex::new(Script { answers: answers.into_iter().collect(), asked: Vec::new() }));
+        let script = Arc::new(Mutex::new(Script {
+            answers: answers.into_iter().collect(),
+            usual: Box::new(|_| Answer::status(500)),
+            asked: Vec::new(),
+            silent: JoinSet::new(),
+        }));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let addr = listener.local_addr().expect("an address");
         let server = Server::start(Listener::tls(listener, Arc::new(config)), Limits::default(), {
@@ -150,6 +163,11 @@ impl ApiServer {
         self.script.lock().expect("the script").answers.extend(answers);
     }
 
+    /// From now on, what is not scripted is answered by `usual`.
+    pub(crate) fn usually(&self, usual: impl Fn(&str) -> Answer + Send + 'static) {
+        self.script.lock().expect("the script").usual = Box::new(usual);
+    }
+
     /// Every request so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.script.lock().expect("the script").asked.clone()
@@ -167,6 +185,7 @@ impl ApiServer {
 }
 
 async fn answer(script: Arc<Mutex<Script>>, request: Request<Bytes>) -> Outcome {
+    let answering = Arc::clone(&script);
     let answer = {
         let (head, body) = request.into_parts();
         let mut script = script.lock().expect("the script");
@@ -176,9 +195,10 @@ async fn answer(script: Arc<Mutex<Script>>, request: Request<Bytes>) -> Outcome 
             headers: head.headers,
             body: serde_json::from_slice(&body).unwrap_or_default(),
         });
-        script.answers.pop_front()
+        let line = script.asked.last().map(|asked| asked.line.clone()).unwrap_or_default();
+        script.answers.pop_front().unwrap_or_else(|| (script.usual)(&line))
     };
-    match answer.unwrap_or_else(|| Answer::status(500)) {
+    match answer {
         Answer::Text(code, header, body) => {
             let mut response = Response::new(full(body));
             *response.status_mut() = StatusCode::from_u16(code).expect("a status");
@@ -190,6 +210,15 @@ async fn answer(script: Arc<Mutex<Script>>, request: Request<Bytes>) -> Outcome 
         Answer::Hangup(hangup) => Err(hangup),
         Answer::CutOff(body) => Ok(Response::new(cut_off(body))),
         Answer::Hang => std::future::pending().await,
+        Answer::Silence(length) => {
+            let (writer, body) = stream();
+            let hold = async move {
+                tokio::time::sleep(length).await;
+                drop(writer);
+            };
+            answering.lock().expect("the script").silent.spawn(hold);
+            Ok(Response::new(body))
+        }
         Answer::Stream(sender) => {
             let (writer, body) = stream();
             sender.send(writer).expect("the test takes the writer");

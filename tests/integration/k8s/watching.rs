@@ -119,3 +119,51 @@ async fn where_watching_is_not_allowed_the_secret_is_read_every_five_seconds() {
     assert_eq!(key(&watch.next().await.expect("a change")), Some("b"));
     assert!((9..=11).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_died_without_a_word_is_found_out_by_looking() {
+    let (streamed, writer) = Answer::streamed();
+    let server = ApiServer::start([
+        list("1", &[secret("1", &[("k", "a")])]),
+        streamed,
+        Answer::secret("1", &[("k", "a")]),
+        Answer::status(403),
+        Answer::Hang,
+        Answer::secret("2", &[("k", "b")]),
+        list("2", &[secret("2", &[("k", "b")])]),
+    ])
+    .await;
+    let every = Duration::from_secs(5);
+    let mut watch = server.cluster().await.watch_secret("s").checked_every(every);
+    assert_eq!(key(&watch.next().await.expect("a look")), Some("a"));
+    let start = tokio::time::Instant::now();
+    // The same, a refusal, no answer, and then what the watch has not told.
+    assert_eq!(key(&watch.next().await.expect("a change")), Some("b"));
+    assert!((20..=30).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!(tokio::time::timeout(every, watch.next()).await.is_err(), "it lists again, and that is no change");
+    drop(writer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_speaks_is_not_checked() {
+    let (streamed, writer) = Answer::streamed();
+    let server = ApiServer::start([list("1", &[secret("1", &[("k", "0")])]), streamed]).await;
+    let mut watch = server.cluster().await.watch_secret("s").checked_every(Duration::from_secs(5));
+    assert_eq!(key(&watch.next().await.expect("a look")), Some("0"));
+    let feed = async {
+        let writer = writer.await.expect("a watch");
+        for round in 1..=10 {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let change = secret(&format!("{}", round + 1), &[("k", &round.to_string())]);
+            send(&writer, "MODIFIED", &change).await;
+        }
+        writer
+    };
+    let read = async {
+        for round in 1..=10 {
+            assert_eq!(key(&watch.next().await.expect("a change")), Some(round.to_string().as_str()));
+        }
+    };
+    let (_writer, ()) = tokio::join!(feed, read);
+    assert_eq!(server.asked().len(), 2, "{:?}", server.lines());
+}
