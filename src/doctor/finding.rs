@@ -165,7 +165,7 @@ codes! {
     API_TLS "TP-API-004" Api "its certificate is trusted, and it answers HTTP";
     API_TOKEN "TP-API-005" Api "the token has not expired and is this Pod's";
     API_IDENTITY "TP-API-006" Api "the API server knows who we are";
-    RBAC_DRY_RUN "TP-RBAC-009" Rbac "a change of the state Secret would be accepted (dry run)";
+    RBAC_DRY_RUN "TP-RBAC-010" Rbac "a change of the state Secret would be accepted (dry run)";
     CLOCK_SKEW "TP-CLOCK-001" Clock "the API server's clock and ours agree";
     DAEMON_SOCKET "TP-DAEMON-001" Daemon "tailscaled's socket can be opened, with the right to change things";
     DAEMON_VERSION "TP-DAEMON-002" Daemon "tailscaled's version is supported and fits the capability version";

@@ -112,7 +112,8 @@ mod tests {
             (3, Some(false), Level::Failure),
             (3, None, Level::Warning),
             (4, None, Level::Warning),
-            (6, None, Level::Warning),
+            (5, None, Level::Warning),
+            (7, None, Level::Warning),
         ] {
             assert_eq!(level(at, exists), expected, "{:?}", PERMISSIONS[at]);
         }

@@ -107,9 +107,10 @@ pub const PERMISSIONS: &[Permission] = &[
         weight: Weight::NeededOnce,
         without: "the Secret must exist already",
     },
+    // A watch begins with a list, which RBAC allows by name when it asks for that name only.
     Permission {
         code: "TP-RBAC-005",
-        verb: Verb::Watch,
+        verb: Verb::List,
         resource: Resource::Secrets,
         object: Object::State,
         when: When::KeyInSecret,
@@ -118,6 +119,15 @@ pub const PERMISSIONS: &[Permission] = &[
     },
     Permission {
         code: "TP-RBAC-006",
+        verb: Verb::Watch,
+        resource: Resource::Secrets,
+        object: Object::State,
+        when: When::KeyInSecret,
+        weight: Weight::Wanted,
+        without: "`tailpod boot` polls for a reissued key instead",
+    },
+    Permission {
+        code: "TP-RBAC-007",
         verb: Verb::Get,
         resource: Resource::Events,
         object: Object::Any,
@@ -126,7 +136,7 @@ pub const PERMISSIONS: &[Permission] = &[
         without: "login failures are in the log only",
     },
     Permission {
-        code: "TP-RBAC-007",
+        code: "TP-RBAC-008",
         verb: Verb::Create,
         resource: Resource::Events,
         object: Object::Any,
@@ -135,7 +145,7 @@ pub const PERMISSIONS: &[Permission] = &[
         without: "login failures are in the log only",
     },
     Permission {
-        code: "TP-RBAC-008",
+        code: "TP-RBAC-009",
         verb: Verb::Patch,
         resource: Resource::Events,
         object: Object::Any,
@@ -243,10 +253,10 @@ mod tests {
         for (needs, expected) in [
             (needs(&[], false, true), vec![]),
             (needs(&["a"], true, false), vec!["secrets a get,update,patch", "secrets  create"]),
-            (needs(&["a"], false, false), vec!["secrets a get,update,patch,watch", "secrets  create"]),
+            (needs(&["a"], false, false), vec!["secrets a get,update,patch,list,watch", "secrets  create"]),
             (
                 needs(&["a-0", "a-1"], false, true),
-                vec!["secrets a-0+a-1 get,update,patch,watch", "secrets  create", "events  get,create,patch"],
+                vec!["secrets a-0+a-1 get,update,patch,list,watch", "secrets  create", "events  get,create,patch"],
             ),
         ] {
             assert_eq!(shown(&needs), expected, "{needs:?}");

@@ -170,7 +170,8 @@ async fn rights(found: &mut Found) {
         (6, "warning"),
         (7, "warning"),
         (8, "warning"),
-        (9, "failure"),
+        (9, "warning"),
+        (10, "failure"),
     ] {
         let code = format!("TP-RBAC-{number:03}");
         found.says(&examined, &code, level, "", "kind: RoleBinding");
@@ -186,7 +187,7 @@ async fn rights(found: &mut Found) {
         .api()
         .fail(Scope::method(hyper::Method::PATCH), Fault::status(403, "Forbidden", "admission webhook \"x\" denied"));
     let examined = examine(&scene, &["--only", "rbac"]).await;
-    found.says(&examined, "TP-RBAC-009", "failure", "admission webhook \"x\" denied", "# unless an admission webhook");
+    found.says(&examined, "TP-RBAC-010", "failure", "admission webhook \"x\" denied", "# unless an admission webhook");
     assert_eq!(examined.level("TP-RBAC-003"), "ok");
     // A question that gets no answer is neither yes nor no.
     scene.api().heal();

@@ -1,4 +1,4 @@
-# `doctor` under five settings of RBAC: each refusal is found, and the Role it prints, applied with
+# `doctor` under six settings of RBAC: each refusal is found, and the Role it prints, applied with
 # kubectl as it is, makes the finding go away.
 # personas: boot
 
@@ -31,9 +31,10 @@ while read -r named any code want; do
     bash >/dev/null || fail "the remedy for $code cannot be applied"
   await 10 "$code to be allowed" mended "$name" "$code"
 done <<'CASES'
-update,patch,watch create TP-RBAC-001 failure
-get,patch,watch create TP-RBAC-002 failure
-get,update,watch create TP-RBAC-003 warning
-get,update,patch create TP-RBAC-005 warning
+update,patch,list,watch create TP-RBAC-001 failure
+get,patch,list,watch create TP-RBAC-002 failure
+get,update,list,watch create TP-RBAC-003 warning
+get,update,patch,watch create TP-RBAC-005 warning
+get,update,patch,list create TP-RBAC-006 warning
 get list TP-RBAC-002 failure
 CASES

@@ -232,6 +232,12 @@ requests() {
     '[.[] | select(.user.username == $user and .verb == $verb)] | length' "$LAB/audit.log"
 }
 
+# asked ACCOUNT FILTER: how many requests of this account match the jq filter, of whatever kind they are.
+asked() {
+  jq -s --arg user "system:serviceaccount:$NS:$1" "[.[] | select(.user.username == \$user and ($2))] | length" \
+    "$LAB/audit.log"
+}
+
 # device_is_published NAME: the three keys that the operator and its users read.
 device_is_published() {
   secret_is "$1" device_id "$(node_id "$1")" &&

@@ -119,6 +119,9 @@ omitStages: [RequestReceived]
 rules:
 - level: Request
   resources: [{group: "", resources: [secrets]}]
+# Of whatever else a Pod asks: that it asked, and what it was told.
+- level: Metadata
+  userGroups: ["system:serviceaccounts"]
 - level: None
 EOF
   touch "$LAB/kube-apiserver.restart"
