@@ -206,3 +206,166 @@ const BLANK: [char; 2] = [' ', '\t'];
 fn refused(why: &str) -> Refusal {
     Refusal::new(Reason::Impersonation, format!("cannot impersonate the caller: {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::proxy::grants::{CAPABILITY, LEGACY};
+
+    fn user(login: &str, capabilities: Value) -> WhoIs {
+        let mut document =
+            json!({"Node": {"Name": "laptop.ts.net.", "StableID": "n1"}, "UserProfile": {"LoginName": login}});
+        document["CapMap"] = capabilities;
+        serde_json::from_value(document).unwrap()
+    }
+
+    fn tagged(name: &str, capabilities: Value) -> WhoIs {
+        let mut document = json!({"Node": {"Name": name, "Tags": ["tag:a", "tag:b", "tag:a"]},
+                                  "UserProfile": {"LoginName": "tagged-devices"}});
+        document["CapMap"] = capabilities;
+        serde_json::from_value(document).unwrap()
+    }
+
+    fn groups(rules: &[&[&str]]) -> Value {
+        let rules: Vec<_> = rules.iter().map(|groups| json!({"impersonate": {"groups": groups}})).collect();
+        json!({CAPABILITY: rules})
+    }
+
+    /// `user | group, group`, or the refusal.
+    fn whom(whois: &WhoIs) -> String {
+        asking(whois, &[])
+    }
+
+    fn asking(whois: &WhoIs, asked: &[&str]) -> String {
+        let asked = asked.iter().map(|group| (IMPERSONATE_GROUP, HeaderValue::from_str(group).unwrap())).collect();
+        let peer = Peer::new(whois, None, ServiceAccounts::Refuse);
+        match impersonation(&peer, &asked) {
+            Ok(whom) => format!("{} | {}", whom.user(), whom.groups().collect::<Vec<_>>().join(", ")),
+            Err(refusal) => format!("{} {}", refusal.status().as_u16(), refusal.message),
+        }
+    }
+
+    /// The table of api-proxy.md 5.2.
+    #[test]
+    fn users_tags_and_groups() {
+        let recording = json!({CAPABILITY: [{"recorder": ["tag:r"], "enforceRecorder": true}]});
+        for (whois, expected) in [
+            (user("ann@example.com", json!({})), "ann@example.com | "),
+            (user("ann@example.com", groups(&[&["g1", "g2"], &["g1", "g3"]])), "ann@example.com | g1, g2, g3"),
+            (user("ann@example.com", groups(&[&["g1", "g2", "g1"]])), "ann@example.com | g1, g2"),
+            (user("ann@example.com", groups(&[&["G1", "", "g1"]])), "ann@example.com | G1, g1"),
+            (user("ann@example.com", groups(&[&["system:masters"]])), "ann@example.com | system:masters"),
+            (user("zoë@example.com", groups(&[&["größe"]])), "zoë@example.com | größe"),
+            (tagged("n.ts.net.", json!({})), "n.ts.net | tag:a, tag:b"),
+            (tagged("n.ts.net", json!({})), "n.ts.net | tag:a, tag:b"),
+            (tagged("n.ts.net..", json!({})), "n.ts.net. | tag:a, tag:b"),
+            (tagged("n.ts.net.", groups(&[&["g1"]])), "n.ts.net | g1"),
+            (tagged("n.ts.net.", groups(&[&[""]])), "n.ts.net | tag:a, tag:b"),
+            (tagged("n.ts.net.", recording), "n.ts.net | tag:a, tag:b"),
+        ] {
+            assert_eq!(whom(&whois), expected);
+        }
+    }
+
+    #[test]
+    fn the_legacy_capability_gives_groups_when_it_is_alone() {
+        let old = json!([{"impersonate": {"groups": ["old"]}, "enforceRecorder": true}]);
+        assert_eq!(whom(&user("ann", json!({LEGACY: old}))), "ann | old");
+        assert_eq!(whom(&user("ann", json!({LEGACY: old, CAPABILITY: [{}]}))), "ann | ");
+    }
+
+    #[test]
+    fn whatever_is_unclear_ends_the_request() {
+        for (whois, expected) in [
+            (
+                user("ann", json!({CAPABILITY: ["x"]})),
+                "500 cannot use the caller's grants: rule 1 of the grant for tailscale.com/cap/kubernetes cannot be read: the rule is a string; expected an object",
+            ),
+            (
+                user("ann", json!({LEGACY: [[]]})),
+                "500 cannot use the caller's grants: rule 1 of the grant for https://tailscale.com/cap/kubernetes cannot be read: the rule is an array; expected an object",
+            ),
+            (user("", json!({})), "500 cannot impersonate the caller: the node has no tags and no user"),
+            (tagged("", json!({})), "500 cannot impersonate the caller: the tagged node has no name"),
+            (tagged(".", json!({})), "500 cannot impersonate the caller: the tagged node has no name"),
+            (
+                user("a\r\nImpersonate-Group: system:masters", json!({})),
+                "500 cannot impersonate the caller: \"a\\r\\nImpersonate-Group: system:masters\" does not fit in a header",
+            ),
+            (user("a\0", json!({})), "500 cannot impersonate the caller: \"a\\0\" does not fit in a header"),
+            (user(" ", json!({})), "500 cannot impersonate the caller: \" \" does not fit in a header"),
+            (user("ann", groups(&[&["g\n"]])), "500 cannot impersonate the caller: \"g\\n\" does not fit in a header"),
+            (
+                user("ann", groups(&[&[" system:masters"]])),
+                "500 cannot impersonate the caller: \" system:masters\" does not fit in a header",
+            ),
+            (
+                user("ann", groups(&[&["g\u{7f}"]])),
+                "500 cannot impersonate the caller: \"g\\u{7f}\" does not fit in a header",
+            ),
+            (
+                user("system:serviceaccount:kube-system:x", json!({})),
+                "500 cannot impersonate the caller: the user \"system:serviceaccount:kube-system:x\" would be a ServiceAccount",
+            ),
+        ] {
+            assert_eq!(whom(&whois), expected);
+        }
+    }
+
+    #[test]
+    fn service_accounts_are_impersonated_when_the_config_says_so() {
+        let whois = user("system:serviceaccount:ns:x", json!({}));
+        let peer = Peer::new(&whois, None, ServiceAccounts::Allow);
+        assert_eq!(impersonation(&peer, &HeaderMap::new()).unwrap().user(), "system:serviceaccount:ns:x");
+    }
+
+    /// `impersonate.allow`, api-proxy.md 5.1.
+    #[test]
+    fn a_client_gets_what_it_asks_for_and_may_have() {
+        let may = user(
+            "ann",
+            json!({CAPABILITY: [{"impersonate": {"groups": ["view"]}}, {"impersonate": {"allow": ["edit", "admin"]}}]}),
+        );
+        for (asked, expected) in [
+            (&[][..], "ann | view"),
+            (&["edit"], "ann | edit"),
+            (&["admin", "view", "admin"], "ann | admin, view"),
+            (&["view"], "ann | view"),
+        ] {
+            assert_eq!(asking(&may, asked), expected);
+        }
+        let forbidden = "403 forbidden: group \"root\" was asked for, but neither impersonate.groups nor \
+                         impersonate.allow of the caller's 2 rules names it.";
+        assert_eq!(asking(&may, &["edit", "root"]), forbidden);
+        assert_eq!(asking(&may, &["root"]), forbidden);
+        for asked in ["", "edit,admin", "Edit"] {
+            assert!(asking(&may, &[asked]).starts_with("403 forbidden: group"), "{asked}");
+        }
+    }
+
+    #[test]
+    fn without_leave_to_ask_asking_changes_nothing() {
+        assert_eq!(asking(&user("ann", groups(&[&["view"]])), &["system:masters"]), "ann | view");
+        let old = json!({LEGACY: [{"impersonate": {"groups": ["old"], "allow": ["x"]}}]});
+        assert_eq!(asking(&user("ann", old), &["x"]), "ann | old");
+    }
+
+    /// An empty list is leave to ask for what one has anyway, in part.
+    #[test]
+    fn leave_to_ask_for_nothing_more() {
+        let may = tagged("n.ts.net.", json!({CAPABILITY: [{"impersonate": {"groups": ["a", "b"], "allow": []}}]}));
+        assert_eq!(asking(&may, &["b"]), "n.ts.net | b");
+        assert!(asking(&may, &["tag:a"]).starts_with("403 "));
+    }
+
+    #[test]
+    fn grants_for_the_service_follow_those_for_the_node() {
+        let node = user("ann", groups(&[&["node"]]));
+        let service = user("somebody else", groups(&[&["service", "node"]]));
+        let peer = Peer::new(&node, Some(&service), ServiceAccounts::Refuse);
+        let whom = impersonation(&peer, &HeaderMap::new()).unwrap();
+        assert_eq!((whom.user(), whom.groups().collect::<Vec<_>>()), ("ann", vec!["node", "service"]));
+    }
+}

@@ -172,6 +172,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "a literal document reads better without a borrow")]
     fn one(value: Value) -> Result<Rule, String> {
         rule(&value, 1)
     }

@@ -185,3 +185,212 @@ pub fn authorize(headers: &mut HeaderMap, authorization: Option<HeaderValue>) {
         headers.insert(AUTHORIZATION, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| {
+            (name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+        };
+        lines.iter().map(pair).collect()
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn hop_by_hop_goes_with_what_it_names() {
+        let mut headers = map(&[
+            ("Host", "h"),
+            ("Connection", "keep-alive, X-Mine ,Impersonate-User"),
+            ("Connection", "\"quoted\", host, close,,"),
+            ("X-Mine", "1"),
+            ("x-mine", "2"),
+            ("Impersonate-User", "root"),
+            ("Keep-Alive", "timeout=5"),
+            ("Proxy-Connection", "close"),
+            ("Proxy-Authorization", "Basic x"),
+            ("Proxy-Authenticate", "Basic"),
+            ("TE", "gzip;q=0.5, Trailers"),
+            ("Trailer", "X"),
+            ("Transfer-Encoding", "chunked"),
+            ("Upgrade", "h2c"),
+            ("X-Other", "stays"),
+        ]);
+        let hop = take_hop(&mut headers).unwrap();
+        assert_eq!(names(&headers), ["host", "x-other"]);
+        assert_eq!(hop, Hop { upgrade: Upgrade::No, trailers: Trailers::Taken });
+        set_hop(&mut headers, &hop);
+        assert_eq!(headers.get(TE).unwrap(), "trailers");
+        assert!(!headers.contains_key(UPGRADE) && !headers.contains_key(CONNECTION));
+    }
+
+    #[test]
+    fn what_a_request_wants_to_switch_to() {
+        let other = |token: &str| Ok(Upgrade::Other(token.to_owned()));
+        for (lines, expected) in [
+            (&[("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1")][..], Ok(Upgrade::Spdy)),
+            (&[("Connection", "keep-alive, uPGRADE"), ("Upgrade", "spdy/3.1")], Ok(Upgrade::Spdy)),
+            (&[("Connection", "x"), ("Connection", "upgrade"), ("Upgrade", "WebSocket")], Ok(Upgrade::WebSocket)),
+            (&[("Connection", "upgrade"), ("Upgrade", "h2c")], other("h2c")),
+            (&[("Connection", "upgrade"), ("Upgrade", "SPDY/3.1 ")], Ok(Upgrade::Spdy)),
+            (&[("Connection", "upgrade"), ("Upgrade", "SPDY/3")], other("SPDY/3")),
+            (&[("Connection", "upgrade"), ("Upgrade", "websocket/13")], other("websocket/13")),
+            (&[("Connection", "upgrade"), ("Upgrade", "")], Ok(Upgrade::No)),
+            (&[("Connection", "upgrade")], Ok(Upgrade::No)),
+            (&[("Upgrade", "websocket")], Ok(Upgrade::No)),
+            (&[("Connection", "upgraded"), ("Upgrade", "websocket")], Ok(Upgrade::No)),
+            (&[("Connection", "upgrade"), ("Upgrade", "websocket, SPDY/3.1")], Err(())),
+            (&[("Connection", "upgrade"), ("Upgrade", "websocket"), ("Upgrade", "SPDY/3.1")], Err(())),
+            (&[("Connection", "upgrade"), ("Upgrade", "websocket, websocket")], Err(())),
+            (&[("Connection", "upgrade"), ("Upgrade", "websocket, h2c")], Err(())),
+            (&[("Upgrade", "foo, bar")], Err(())),
+        ] {
+            let got = take_hop(&mut map(lines)).map(|hop| hop.upgrade).map_err(|refusal| {
+                assert_eq!(refusal.status(), 400);
+            });
+            assert_eq!(got, expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn only_two_protocols_are_ever_asked_for() {
+        for (upgrade, expected) in [
+            (Upgrade::Spdy, Some("SPDY/3.1")),
+            (Upgrade::WebSocket, Some("websocket")),
+            (Upgrade::Other("h2c".to_owned()), None),
+            (Upgrade::No, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            set_hop(&mut headers, &Hop { upgrade, trailers: Trailers::Unknown });
+            assert_eq!(headers.get(UPGRADE).map(|value| value.to_str().unwrap()), expected);
+            assert_eq!(headers.get(CONNECTION).map(|value| value.to_str().unwrap()), expected.map(|_| "Upgrade"));
+            assert!(!headers.contains_key(TE));
+        }
+    }
+
+    #[test]
+    fn nothing_that_says_who_asks_survives() {
+        let identity = [
+            "Authorization",
+            "IMPERSONATE-USER",
+            "impersonate-GROUP",
+            "Impersonate-Uid",
+            "impersonate-EXTRA-x",
+            "Impersonate-Extra-example.com%2fscopes",
+            "Impersonate-",
+            "Impersonate-New-Thing",
+            "Impersonate_User",
+            "impersonate_group",
+            "Impersonate_Extra-x",
+            "X-Remote-User",
+            "x_remote_user",
+            "X-Remote-Uid",
+            "X-Remote-Group",
+            "X-Remote_Group",
+            "X-Remote-Extra-Foo",
+            "x_remote_extra_foo",
+            "Proxy-Authorization",
+            "proxy_authorization",
+        ];
+        let others = [
+            "X-Remote",
+            "Impersonate",
+            "X-Impersonate-User",
+            "Authorization-X",
+            "X-Remote-Users",
+            "Kubectl-Command",
+            "Audit-Id",
+            "Accept",
+        ];
+        for name in identity {
+            assert!(says_identity(&name.to_lowercase()), "{name}");
+            assert!(!is_trailer(&name.to_lowercase()), "{name}");
+        }
+        for name in others {
+            assert!(!says_identity(&name.to_lowercase()), "{name}");
+        }
+        let lines: Vec<_> = identity.iter().chain(&others).flat_map(|name| [(*name, "a"), (*name, "b")]).collect();
+        let mut headers = map(&lines);
+        strip_identity(&mut headers);
+        assert_eq!(headers.len(), 2 * others.len());
+        assert!(others.iter().all(|name| headers.contains_key(*name)));
+    }
+
+    #[test]
+    fn what_is_said_about_the_way_is_dropped() {
+        let mut headers = map(&[
+            ("Forwarded", "for=1.2.3.4"),
+            ("X-Forwarded-For", "1.2.3.4"),
+            ("X-Forwarded-Host", "h"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Real-Ip", "stays, nobody reads it"),
+        ]);
+        strip_forwarding(&mut headers);
+        assert_eq!(names(&headers), ["x-real-ip"]);
+    }
+
+    #[test]
+    fn trailers_pass_unless_they_frame_or_identify() {
+        for name in ["grpc-status", "x-checksum", "audit-id"] {
+            assert!(is_trailer(name), "{name}");
+        }
+        for name in [
+            "transfer-encoding",
+            "content-length",
+            "content_length",
+            "host",
+            "connection",
+            "te",
+            "x-forwarded-for",
+            "upgrade",
+        ] {
+            assert!(!is_trailer(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn our_credentials_never_show_in_a_debug_text() {
+        let mut headers = HeaderMap::new();
+        authorize(&mut headers, Some(HeaderValue::from_static("Bearer abc")));
+        assert!(!format!("{headers:?}").contains("abc"));
+        authorize(&mut headers, None);
+        assert_eq!(headers.get(AUTHORIZATION).unwrap(), "Bearer abc");
+    }
+
+    proptest! {
+        /// However a name is written, stripping it is decided by the folded name alone.
+        #[test]
+        fn any_spelling_of_a_protected_name_goes(
+            known in prop::sample::select(vec!["impersonate-user", "impersonate-group", "impersonate-extra-a", "authorization", "x-remote-group"]),
+            flips in proptest::collection::vec(any::<(bool, bool)>(), 24),
+        ) {
+            let spelled: String = known.chars().zip(flips).map(|(char, (upper, fold))| match char {
+                '-' if fold => '_',
+                char if upper => char.to_ascii_uppercase(),
+                char => char,
+            }).collect();
+            let mut headers = map(&[(&spelled, "x"), ("accept", "y")]);
+            strip_identity(&mut headers);
+            prop_assert_eq!(names(&headers), vec!["accept"]);
+        }
+
+        /// After removal nothing hop-by-hop is left, whatever `Connection` says.
+        #[test]
+        fn taking_is_complete(connection in "[a-zA-Z, -]{0,40}", upgrade in "[a-z/0-9.]{0,10}") {
+            let mut headers = map(&[("connection", &connection), ("upgrade", &upgrade), ("te", "x"), ("a", "1"), ("bb", "2")]);
+            if take_hop(&mut headers).is_ok() {
+                prop_assert!(HOP_BY_HOP.iter().all(|name| !headers.contains_key(name)));
+                let named = connection.split(',').map(str::trim);
+                prop_assert!(named.into_iter().all(|name| !headers.contains_key(name.to_lowercase())));
+            }
+        }
+    }
+}

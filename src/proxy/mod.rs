@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod config;
+pub mod explain;
 pub mod grants;
 pub mod headers;
 mod listen;

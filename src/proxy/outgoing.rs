@@ -153,3 +153,142 @@ fn check_connection(headers: &HeaderMap) -> Result<(), Invariant> {
         _ => Err(Invariant::Connection),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::localapi::types::WhoIs;
+    use crate::proxy::access::{Peer, ServiceAccounts, impersonation};
+    use crate::proxy::route::Session;
+
+    const PODS: &[u8] = b"/api/v1/pods";
+    const EXEC: &[u8] = b"/api/v1/namespaces/n/pods/p/exec?command=sh";
+
+    fn ann() -> Impersonation {
+        let whois: WhoIs = serde_json::from_value(json!({
+            "Node": {"Name": "l.ts.net."}, "UserProfile": {"LoginName": "ann"},
+            "CapMap": {"tailscale.com/cap/kubernetes": [{"impersonate": {"groups": ["g1", "g2"]}}]},
+        }))
+        .unwrap();
+        let peer = Peer::new(&whois, None, ServiceAccounts::Refuse);
+        impersonation(&peer, &HeaderMap::new()).unwrap().into_owned()
+    }
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn check(lines: &[(&str, &str)]) -> Result<(), Invariant> {
+        let ours = HeaderValue::from_static("Bearer ours");
+        let (headers, ann) = (headers(lines), ann());
+        let as_whom = AsWhom::Caller { impersonation: &ann, authorization: Some(&ours) };
+        let request = Outgoing { target: PODS, prefix: b"", headers: &headers };
+        check_outgoing(&request, as_whom, Judged { kind: Kind::Other, stream: Stream::MayPass })
+    }
+
+    const GOOD: [(&str, &str); 5] = [
+        ("host", "h"),
+        ("impersonate-user", "ann"),
+        ("impersonate-group", "g1"),
+        ("impersonate-group", "g2"),
+        ("authorization", "Bearer ours"),
+    ];
+
+    fn with(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+        GOOD.iter().chain(more).copied().collect()
+    }
+
+    fn without(name: &str) -> Vec<(&'static str, &'static str)> {
+        GOOD.iter().filter(|(known, _)| *known != name).copied().collect()
+    }
+
+    #[test]
+    fn what_was_decided_may_leave() {
+        assert_eq!(check(&GOOD), Ok(()));
+        let more = [("connection", "Upgrade"), ("upgrade", "SPDY/3.1"), ("te", "trailers"), ("content-length", "0")];
+        assert_eq!(check(&with(&more)), Ok(()));
+    }
+
+    #[test]
+    fn nothing_else_may() {
+        let other = |name: &'static str| Err(Invariant::Identity(HeaderName::from_static(name)));
+        for (lines, expected) in [
+            (without("impersonate-user"), Err(Invariant::User)),
+            (with(&[("impersonate-user", "root")]), Err(Invariant::User)),
+            (with(&[("impersonate-user", "ann")]), Err(Invariant::User)),
+            ([without("impersonate-user"), vec![("impersonate-user", "")]].concat(), Err(Invariant::User)),
+            ([without("impersonate-user"), vec![("impersonate-user", "root")]].concat(), Err(Invariant::User)),
+            (without("impersonate-group"), Err(Invariant::Groups)),
+            (with(&[("impersonate-group", "system:masters")]), Err(Invariant::Groups)),
+            (without("authorization"), Err(Invariant::Authorization)),
+            (with(&[("authorization", "Bearer ours")]), Err(Invariant::Authorization)),
+            (
+                [without("authorization"), vec![("authorization", "Bearer evil")]].concat(),
+                Err(Invariant::Authorization),
+            ),
+            (with(&[("impersonate-uid", "0")]), other("impersonate-uid")),
+            (with(&[("impersonate-extra-x", "0")]), other("impersonate-extra-x")),
+            (with(&[("impersonate_user", "root")]), other("impersonate_user")),
+            (with(&[("x-remote-user", "root")]), other("x-remote-user")),
+            (with(&[("proxy-authorization", "x")]), other("proxy-authorization")),
+            (with(&[("host", "other")]), Err(Invariant::Host)),
+            (without("host"), Err(Invariant::Host)),
+            (with(&[("connection", "impersonate-user")]), Err(Invariant::Connection)),
+            (with(&[("connection", "Upgrade"), ("upgrade", "h2c")]), Err(Invariant::Connection)),
+            (with(&[("connection", "Upgrade")]), Err(Invariant::Connection)),
+            (with(&[("upgrade", "websocket")]), Err(Invariant::Connection)),
+            (with(&[("content-length", "1"), ("transfer-encoding", "chunked")]), Err(Invariant::Framing)),
+            (with(&[("content-length", "1"), ("content-length", "1")]), Err(Invariant::Framing)),
+        ] {
+            assert_eq!(check(&lines), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_certificate_leaves_no_room_for_a_token() {
+        let ann = ann();
+        let as_whom = AsWhom::Caller { impersonation: &ann, authorization: None };
+        let judged = Judged { kind: Kind::Other, stream: Stream::MayPass };
+        let of = |lines: &[(&str, &str)]| {
+            let headers = headers(lines);
+            check_outgoing(&Outgoing { target: PODS, prefix: b"", headers: &headers }, as_whom, judged)
+        };
+        assert_eq!(of(&GOOD), Err(Invariant::Authorization));
+        assert_eq!(of(&without("authorization")), Ok(()));
+    }
+
+    #[test]
+    fn without_authentication_the_client_speaks_for_itself() {
+        let headers = headers(&[("host", "h"), ("authorization", "Bearer mine"), ("impersonate-user", "x")]);
+        let request = Outgoing { target: PODS, prefix: b"", headers: &headers };
+        let judged = Judged { kind: Kind::Other, stream: Stream::MayPass };
+        assert_eq!(check_outgoing(&request, AsWhom::ClientsOwn, judged), Ok(()));
+    }
+
+    #[test]
+    fn the_bytes_that_leave_are_classified_again() {
+        let exec = Kind::Session(Session::Exec);
+        for (target, prefix, kind, stream, expected) in [
+            (EXEC, &b""[..], exec, Stream::MayPass, Ok(())),
+            (EXEC, b"", exec, Stream::IsRecorded, Ok(())),
+            (EXEC, b"", exec, Stream::MustNotLeave, Err(Invariant::Unrecorded)),
+            (EXEC, b"", Kind::Other, Stream::MustNotLeave, Err(Invariant::Unrecorded)),
+            (EXEC, b"", Kind::Other, Stream::MayPass, Err(Invariant::Kind)),
+            (b"/api/v1/namespaces/n/pods/p%2Fexec/", b"", Kind::Other, Stream::MayPass, Err(Invariant::Kind)),
+            (PODS, b"", exec, Stream::IsRecorded, Err(Invariant::Kind)),
+            (PODS, b"", Kind::Other, Stream::MustNotLeave, Ok(())),
+            (b"/k8s/clusters/c-1/api/v1/pods", b"/k8s/clusters/c-1", Kind::Other, Stream::MayPass, Ok(())),
+            (b"/k8s/api/v1/namespaces/n/pods/p/exec", b"/k8s", exec, Stream::MustNotLeave, Err(Invariant::Unrecorded)),
+            (b"/other/api", b"/k8s", Kind::Other, Stream::MayPass, Err(Invariant::Target)),
+            (b"/k8sapi", b"/k8s", Kind::Other, Stream::MayPass, Err(Invariant::Target)),
+            (b"/a b", b"", Kind::Other, Stream::MayPass, Err(Invariant::Target)),
+        ] {
+            let headers = headers(&[("host", "h")]);
+            let request = Outgoing { target, prefix, headers: &headers };
+            let got = check_outgoing(&request, AsWhom::ClientsOwn, Judged { kind, stream });
+            assert_eq!(got, expected, "{}", String::from_utf8_lossy(target));
+        }
+    }
+}

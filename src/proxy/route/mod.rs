@@ -206,3 +206,6 @@ fn runs(words: &[&str], path: &[&[u8]]) -> bool {
     }
     path.first().is_some_and(|token| is_word(token)) || cleaned.first().is_some_and(|token| is_word(token))
 }
+
+#[cfg(test)]
+mod tests;

@@ -239,7 +239,7 @@ pub fn plan(policy: &Policy, route: &Route, upgrade: &Upgrade, streams: Unrecord
     let rules = policy.rules();
     if !route.is_canonical() {
         let message = format!(
-            "the path is written in more than one way's reading: no empty or dot segment, escaped slash or letter, or \
+            "the path can be read in more than one way: no empty or dot segment, escaped slash or letter, or \
              trailing slash may be in it while requests are recorded. {rules}"
         );
         return Err(Refusal::new(Reason::Path, message));
@@ -376,3 +376,6 @@ pub fn decide(policy: &Policy, route: &Route, upgrade: &Upgrade, streams: Unreco
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
