@@ -59,6 +59,7 @@ pub mod authkey;
 pub mod backoff;
 pub mod boot;
 pub mod causes;
+pub mod certs;
 pub mod cli;
 pub mod daemon;
 pub mod digest;

@@ -7,9 +7,11 @@
 
 pub mod access;
 pub mod config;
+pub mod config_source;
 pub mod explain;
 pub mod grants;
 pub mod headers;
+pub mod life;
 mod listen;
 pub mod metrics;
 pub mod outgoing;
@@ -18,6 +20,7 @@ pub mod proxy_protocol;
 pub mod refusal;
 pub mod route;
 mod serve;
+pub mod serve_config;
 pub mod status;
 
 use std::net::SocketAddr;

@@ -14,6 +14,7 @@
 //! | [`conffile`], [`capver`] | the versioned config file |
 //! | [`access`] | the way to the cluster |
 //! | `print` | the redacted truth as JSON |
+//! | [`proxy`] | the few variables of `k8s-proxy` |
 
 pub mod access;
 pub mod capver;
@@ -24,6 +25,7 @@ mod merge;
 pub mod parse;
 mod print;
 pub mod problem;
+pub mod proxy;
 mod read;
 pub mod reader;
 mod rules;

@@ -326,6 +326,6 @@ fn state(read: &mut Reader<'_>, secret: Option<&str>, access: &KubeAccess) -> St
 }
 
 /// A duration in a variable of ours.
-fn our_duration(read: &mut Reader<'_>, var: &vars::Var) -> Result<std::time::Duration, Reported> {
+pub(super) fn our_duration(read: &mut Reader<'_>, var: &vars::Var) -> Result<std::time::Duration, Reported> {
     read.duration(var, |text, error| Problem::once(format!("{}={text:?}: {error}", var.name)).hint(rules::DURATION))
 }

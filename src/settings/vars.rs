@@ -100,6 +100,7 @@ variables! {
     #[secret] TS_CLIENT_SECRET, Login, Rule::Text, "", "OAuth client secret, or `file:<path>`.";
     #[secret] TS_ID_TOKEN, Login, Rule::Text, "", "ID token for workload identity, or `file:<path>`.";
     TS_AUDIENCE, Login, Rule::Text, "", "Audience of the ID token to ask the cloud for.";
+    TS_CONTROL_URL, Login, Rule::Text, "", "`k8s-proxy`: the control server, when the config names none.";
     TS_AUTH_ONCE, Login, Rule::Bool, "false", "Log in only when the node is not logged in yet.";
 
     TS_HOSTNAME, Node, Rule::Text, "", "Host name of the node.";
@@ -131,6 +132,7 @@ variables! {
     POD_NAME, Kubernetes, Rule::Text, "", "The Pod's name; needed for Events.";
     POD_UID, Kubernetes, Rule::Text, "", "The Pod's UID; written to the Secret, needed for Events.";
 
+    TS_K8S_PROXY_CONFIG, Proxy, Rule::Text, "", "`k8s-proxy`: where its config is, a file or `kube:<namespace>/<name>` for key `config.hujson` of a Secret.";
     TS_SERVE_CONFIG, Proxy, Rule::Text, "", "Serve config file, watched.";
     TS_DEST_IP, Proxy, Rule::Text, "", "Forward all tailnet traffic to this address.";
     TS_EXPERIMENTAL_DEST_DNS_NAME, Proxy, Rule::Text, "", "Forward all tailnet traffic to this name's addresses.";
@@ -152,6 +154,7 @@ variables! {
     TS_BOOT_TIMEOUT, Process, Rule::Duration, "60s", "Deadline for reaching `Running`.";
     TAILPOD_LOGIN_TIMEOUT, Process, Rule::Duration, "10m", "How long `tailpod boot` waits for a human to log in or approve.";
     TAILPOD_REISSUE_TIMEOUT, Process, Rule::Duration, "10m", "How long to wait for a reissued auth key.";
+    TAILPOD_WITHDRAW_WAIT, Process, Rule::Duration, "20s", "`k8s-proxy`: how long to go on serving after its Services were withdrawn, so that peers fail over.";
     TAILPOD_STRICT, Process, Rule::Bool, "false", "`tailpod boot` refuses to start on what is otherwise only warned about.";
     TAILPOD_TERMINATION_LOG, Process, Rule::TextOrUnset, "/dev/termination-log", "File for the last words that Kubernetes shows; empty for none.";
 
@@ -159,7 +162,6 @@ variables! {
     TS_TEST_FAKE_NETFILTER, Test, Rule::Bool, "false", "Use a firewall in memory.";
     TS_TEST_FAKE_NETFILTER_6, Test, Rule::Bool, "true", "Whether that firewall knows IPv6 NAT.";
 
-    TS_K8S_PROXY_CONFIG, Foreign, Rule::Text, "", "Config file of the API-server proxy.";
     TS_EXPERIMENTAL_KUBE_API_EVENTS, Foreign, Rule::Text, "", "For tailscaled, set by the operator.";
     TS_CERT_SHARE_MODE, Foreign, Rule::Text, "", "For tailscaled; set by `boot`.";
     TS_PERMIT_CERT_UID, Foreign, Rule::Text, "", "For tailscaled.";

@@ -135,8 +135,13 @@ pub fn auth_key_from(path: &Path) -> Option<Secret<String>> {
     load(path, UnknownKeys::List).ok()?.auth_key
 }
 
-/// The text of a file that is one, is not too large, and is UTF-8.
+/// The text of a file that is one, is not empty, not too large, and is UTF-8.
 pub(crate) fn read(path: &Path) -> Result<String, String> {
+    read_filled(path)?.ok_or_else(|| ": it is empty".to_owned())
+}
+
+/// The same; `None` when there is nothing in it, perhaps not yet.
+pub(crate) fn read_filled(path: &Path) -> Result<Option<String>, String> {
     let failed = |error: io::Error| format!(": {error}");
     // Asked before opening: opening a pipe would wait for a writer.
     let meta = std::fs::metadata(path).map_err(failed)?;
@@ -156,9 +161,9 @@ pub(crate) fn read(path: &Path) -> Result<String, String> {
         return Err(too_large(bytes.len() as u64));
     }
     if bytes.trim_ascii().is_empty() {
-        return Err(": it is empty".to_owned());
+        return Ok(None);
     }
-    String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map(Some).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         format!(": it is not UTF-8 (first at byte {offset})")
     })

@@ -1,0 +1,3 @@
+//! Certificates: who is due when. The loops that ask tailscaled for them are their users' for now.
+
+pub mod schedule;

@@ -1,0 +1,137 @@
+//! From tailscaled's socket to Running with an address, within 30 s. Pure.
+//!
+//! A refused login cuts the wait short, once it has stood for a moment. What only says that control cannot be reached
+//! never counts as a refusal: asking for a new key deletes the old device.
+
+use std::time::Instant;
+
+use super::{Action, CONFIRM, LOGIN_LIMIT, Level, Life, Phase};
+use crate::boot::login_failure::is_transport_trouble;
+use crate::localapi::types::{State, Warning};
+use crate::node::{BusUpdate, LoginHealth};
+use crate::secret::redact_keys;
+
+/// The data of the phase.
+#[derive(Debug)]
+pub struct LoggingIn {
+    deadline: Instant,
+    /// Since when a refusal stands, and its text.
+    refused: Option<(Instant, String)>,
+    /// What made a try fail that was no refusal.
+    trouble: Option<String>,
+    /// What was handed to the daemon.
+    submitted: Submitted,
+}
+
+/// What the daemon has been given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Submitted {
+    /// It is being given something.
+    UnderWay,
+    /// The settings alone: it has an identity.
+    Settings,
+    /// The auth key, or the request for a login, too. Never twice: a key may be good for one use.
+    Key,
+}
+
+impl LoggingIn {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { deadline: now + LOGIN_LIMIT, refused: None, trouble: None, submitted: Submitted::UnderWay }
+    }
+
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.refused.as_ref().map_or(self.deadline, |(since, _)| self.deadline.min(*since + CONFIRM))
+    }
+}
+
+/// Control's words, without any key in them.
+pub(super) fn text_of(warning: &Warning) -> String {
+    let text = warning.args.get("error").filter(|text| !text.is_empty()).unwrap_or(&warning.text);
+    redact_keys(text)
+}
+
+impl Life {
+    pub(super) fn login_bus(&mut self, update: &BusUpdate, now: Instant, actions: &mut Vec<Action>) {
+        let has_address = self.known.device.as_ref().is_some_and(|device| !device.addresses.is_empty());
+        if self.known.state == Some(State::Running) && has_address {
+            return self.come_up(actions);
+        }
+        let Phase::LoggingIn(login) = &mut self.phase else { return };
+        match &update.login_health {
+            Some(LoginHealth::Fine) => login.refused = None,
+            Some(LoginHealth::Failing(warning)) => {
+                let text = text_of(warning);
+                if is_transport_trouble(&text) {
+                    login.refused = None;
+                    if login.trouble.as_ref() != Some(&text) {
+                        actions.push(Action::Log(Level::Warn, format!("the login has not worked yet: {text}")));
+                        login.trouble = Some(text);
+                    }
+                } else {
+                    let since = login.refused.as_ref().map_or(now, |(since, _)| *since);
+                    login.refused = Some((since, text));
+                }
+            }
+            None => {}
+        }
+        if update.state == Some(State::NeedsMachineAuth) {
+            let line = "machine authorization required, please visit the admin panel".to_owned();
+            actions.push(Action::Log(Level::Warn, line));
+        }
+        self.renew_login(actions);
+    }
+
+    pub(super) fn login_submitted(&mut self, keyed: bool, actions: &mut Vec<Action>) {
+        if let Phase::LoggingIn(login) = &mut self.phase {
+            login.submitted = if keyed { Submitted::Key } else { Submitted::Settings };
+            self.renew_login(actions);
+        }
+    }
+
+    /// An identity that control does not want any more shows as this state and nothing else.
+    fn renew_login(&mut self, actions: &mut Vec<Action>) {
+        if let Phase::LoggingIn(login) = &mut self.phase
+            && self.known.state == Some(State::NeedsLogin)
+            && login.submitted == Submitted::Settings
+        {
+            login.submitted = Submitted::UnderWay;
+            actions.push(Action::Login { renew: true });
+        }
+    }
+
+    pub(super) fn login_tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let Phase::LoggingIn(login) = &self.phase else { return };
+        if let Some((since, text)) = &login.refused
+            && now >= *since + CONFIRM
+        {
+            let text = text.clone();
+            return self.login_failed(&text, actions);
+        }
+        if now < login.deadline {
+            return;
+        }
+        let state = self.known.state.map_or("unknown".to_owned(), |state| state.to_string());
+        let limit = LOGIN_LIMIT.as_secs();
+        let text = match &login.trouble {
+            Some(trouble) => trouble.clone(),
+            None => format!("the node was not Running with an address within {limit}s (tailscaled's state is {state})"),
+        };
+        self.login_failed(&text, actions);
+    }
+
+    /// No login: a new key may help when it is one that failed and somebody can be asked for another.
+    pub(super) fn login_failed(&mut self, text: &str, actions: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::LoggingIn(_)) {
+            return;
+        }
+        let other_key_helps = !is_transport_trouble(text) && self.known.state != Some(State::NeedsMachineAuth);
+        if self.policy.state_secret && other_key_helps {
+            let line = format!(
+                "Auth key failed to authenticate ({text}), disconnecting from control and requesting new key from \
+                 operator"
+            );
+            return self.reissue(&line, actions);
+        }
+        self.fail(format!("failed to start the node: {text}"), actions);
+    }
+}
