@@ -226,10 +226,10 @@ make_secret() {
   kubectl create secret generic "$name" -n "$NS" "${@/#/--from-literal=}" >/dev/null
 }
 
-# requests NAME VERB: how many requests of this kind came from the account of Pod NAME.
+# requests NAME VERB: how many requests of this kind for Secrets came from the account of Pod NAME.
 requests() {
   jq -s --arg user "system:serviceaccount:$NS:$1" --arg verb "$2" \
-    '[.[] | select(.user.username == $user and .verb == $verb)] | length' "$LAB/audit.log"
+    '[.[] | select(.user.username == $user and .verb == $verb and .objectRef.resource == "secrets")] | length' "$LAB/audit.log"
 }
 
 # asked ACCOUNT FILTER: how many requests of this account match the jq filter, of whatever kind they are.

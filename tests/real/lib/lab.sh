@@ -119,9 +119,9 @@ omitStages: [RequestReceived]
 rules:
 - level: Request
   resources: [{group: "", resources: [secrets]}]
-# Of whatever else a Pod asks: that it asked, and what it was told.
+# Of whatever else a Pod or a person asks: that it was asked, as whom, and what the answer was.
 - level: Metadata
-  userGroups: ["system:serviceaccounts"]
+  userGroups: ["system:serviceaccounts", "lab:people"]
 - level: None
 EOF
   touch "$LAB/kube-apiserver.restart"

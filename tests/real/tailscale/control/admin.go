@@ -33,6 +33,9 @@ import (
 //	POST   /login?url=URL                                 what a human does with a login URL
 //	POST   /peers?count=N                                 N peers that exist in the netmap only
 //	POST   /reject?status=N                               answer N to every node; 0 ends it
+//	PUT    /grants                                        what every peer may do to every node: a capability map
+//	POST   /nodes/{id}/tags[?tag=TAG]...                  its tags are these; without any it is its user's again
+//	POST   /nodes/{id}/service                            it alone hosts the Service (service.go)
 func (t *tailnet) admin() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /keys/{key}", t.putKey)
@@ -60,6 +63,12 @@ func (t *tailnet) admin() http.Handler {
 	mux.HandleFunc("POST /login", t.login)
 	mux.HandleFunc("POST /peers", t.addPeers)
 	mux.HandleFunc("POST /reject", t.setReject)
+	mux.HandleFunc("PUT /grants", t.setGrants)
+	mux.HandleFunc("POST /nodes/{id}/tags", t.onNode(func(n *tailcfg.Node, r *http.Request) {
+		r.ParseForm()
+		n.Tags = r.Form["tag"]
+	}))
+	mux.HandleFunc("POST /nodes/{id}/service", t.hostService)
 	return mux
 }
 
@@ -78,6 +87,16 @@ func (t *tailnet) deleteKey(w http.ResponseWriter, r *http.Request) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.keys, r.PathValue("key"))
+}
+
+// setGrants is heard by all nodes as a new packet filter, as a change of the policy file is.
+func (t *tailnet) setGrants(w http.ResponseWriter, r *http.Request) {
+	var grants tailcfg.PeerCapMap
+	if err := json.NewDecoder(r.Body).Decode(&grants); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	t.server.SetGlobalAppCaps(grants)
 }
 
 func (t *tailnet) setReject(w http.ResponseWriter, r *http.Request) {

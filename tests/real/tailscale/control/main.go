@@ -42,7 +42,7 @@ func main() {
 		Logf:            log.Printf,
 		ExplicitBaseURL: url,
 		MagicDNSDomain:  "lab.ts.net",
-		DNSConfig:       &tailcfg.DNSConfig{Proxied: true},
+		DNSConfig:       dnsConfig(),
 		DERPMap:         derpMap(derp, stun),
 		AllOnline:       true,
 		// Everybody is asked to log in; the policy waives it for those with a key.

@@ -32,6 +32,7 @@ type tailnet struct {
 	reject   int // HTTP status for every request from a node; 0: none
 	keys     map[string]authKey
 	admitted map[key.NodePublic]bool // nodes that need no key any more
+	hosted   map[key.NodePublic]bool // nodes that host the Service, or did
 }
 
 func newTailnet(s *testcontrol.Server) *tailnet {
@@ -40,6 +41,7 @@ func newTailnet(s *testcontrol.Server) *tailnet {
 		noise:    key.NewMachine(),
 		keys:     map[string]authKey{},
 		admitted: map[key.NodePublic]bool{},
+		hosted:   map[key.NodePublic]bool{},
 	}
 }
 
