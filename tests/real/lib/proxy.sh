@@ -1,0 +1,316 @@
+# shellcheck shell=bash
+# What a case about the API server proxy is written with, beside lib/case.sh: two nodes of a tailnet, the proxy on one
+# of them, the clients on the other, and a Pod of the cluster to run things in. PERSONA says how the proxy is reached:
+#   k8s-proxy     the persona, with a tailscaled of its own: the Service's TLS ends there, a PROXY header says who it is
+#   proxy-serve   `tailpod proxy --proxy-protocol` beside a tailscaled that does the same
+#   proxy         `tailpod proxy` with the node's own certificate
+#   direct        no proxy at all, to see that a case is true of the API server itself
+# The original of the first is k8s-proxy, and of the others nothing.
+
+grants_of_kubernetes='tailscale.com/cap/kubernetes'
+service_domain=kube.lab.ts.net
+
+direct() { [ "$PERSONA" = direct ]; }
+
+# ---- certificates ----------------------------------------------------------------------------
+
+# authority: the issuer that the clients trust, and tailscaled.
+authority() {
+  [ -e "$CASE/ca.crt" ] && return
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=lab \
+    -keyout "$CASE/ca.key" -out "$CASE/ca.crt" 2>/dev/null
+}
+
+# certificate DOMAIN DIR: as tailscaled keeps one that it has been issued.
+certificate() {
+  authority
+  mkdir -p "$2"
+  openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$1" \
+    -keyout "$2/$1.key" -out "$CASE/request" 2>/dev/null
+  openssl x509 -req -in "$CASE/request" -CA "$CASE/ca.crt" -CAkey "$CASE/ca.key" -days 60 \
+    -extfile <(echo "subjectAltName=DNS:$1") -out "$2/$1.crt" 2>/dev/null
+}
+
+# ---- nodes -----------------------------------------------------------------------------------
+
+# node_start NAME [FLAG...]: a tailscaled in userspace mode, logged in. Its state is in NAME-state.
+node_start() {
+  local name=$1
+  shift
+  authority
+  subject=("$BIN/tailscaled" --tun=userspace-networking --port=0 --no-logs-no-support
+    --statedir="$CASE/$name-state" --socket="$CASE/$name/tailscaled.sock" "$@")
+  start "$name" SSL_CERT_FILE="$CASE/ca.crt"
+  await 10 "the socket of $name" test -S "$CASE/$name/tailscaled.sock"
+  "$BIN/tailscale" --socket="$CASE/$name/tailscaled.sock" up --login-server="$CONTROL" \
+    --authkey="$(auth_key)" --hostname="$NS-$name" --timeout 30s
+}
+
+# node_id_of NAME: what control calls the node of that hostname; for a node that has no socket of its own to ask.
+node_id_of() { control GET /nodes | jq -r --arg host "$NS-$1" '.[] | select(.hostname == $host) | .id'; }
+
+is_node() { [ -n "$(node_id_of "$1")" ]; }
+
+# login NAME: the user whose node it is.
+login() { node "$1" '.User[.Self.UserID | tostring].LoginName'; }
+
+# tags NAME [TAG...]: what the administrator has made of the node.
+tags() {
+  local name=$1 query=
+  shift
+  [ $# = 0 ] || query=$(printf '&tag=%s' "$@")
+  control POST "/nodes/$(node_id "$name")/tags?${query#&}"
+}
+
+# grants [RULE...]: the policy file gives every peer these capability values.
+grants() {
+  printf '%s\n' "$@" | jq -s --arg name "$grants_of_kubernetes" '{($name): .}' |
+    curl -fsS --max-time 10 -X PUT --data-binary @- "$CONTROL_ADMIN/grants"
+}
+# groups NAME...: the rule that lets a peer act as these.
+groups() { jq -nc '{impersonate: {groups: $ARGS.positional}}' --args "$@"; }
+
+# ---- the proxy -------------------------------------------------------------------------------
+
+# proxy_account: the proxy's own account. It may impersonate, and nothing else that a client could want.
+proxy_account() {
+  service_account proxy get,update,patch create,list,watch
+  kubectl apply -f - >/dev/null <<EOF
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: impersonate}
+rules:
+- {apiGroups: [""], resources: [users, groups], verbs: [impersonate]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: $NS-proxy}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: impersonate}
+subjects: [{kind: ServiceAccount, name: proxy, namespace: $NS}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: certificate, namespace: $NS}
+rules:
+- {apiGroups: [""], resources: [secrets], resourceNames: [$service_domain], verbs: [get, list, update, patch]}
+- {apiGroups: [""], resources: [events], verbs: [create, patch, get]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: certificate, namespace: $NS}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: certificate}
+subjects: [{kind: ServiceAccount, name: proxy, namespace: $NS}]
+EOF
+}
+
+# proxy_config [JSON MEMBERS]: the persona's, and the original's.
+proxy_config() {
+  jq -n --arg url "$CONTROL" --arg host "$NS-proxy" --arg key "$(cat "$CASE/proxy.authkey")" --arg mode "$proxy_mode" "
+    {version: \"v1alpha1\", authKey: \$key, serverURL: \$url, hostname: \$host, state: \"kube:proxy\", logLevel: \"info\",
+     apiServerProxy: {enabled: true, mode: \$mode, serviceName: \"svc:kube\"}, advertiseServices: [\"svc:kube\"]} + {${1-}}" \
+    >"$CASE/proxy.hujson.new"
+  mv "$CASE/proxy.hujson.new" "$CASE/proxy.hujson"
+}
+
+# proxy_start [auth|noauth] [JSON MEMBERS]: brings the proxy up as Pod `proxy`, with its node.
+proxy_start() {
+  proxy_mode=${1:-auth}
+  proxy_account
+  ! direct || return 0
+  case $PERSONA in
+  k8s-proxy)
+    auth_key >"$CASE/proxy.authkey"
+    proxy_config "${2-}"
+    certificate "$service_domain" "$CASE/certs"
+    kubectl create secret tls "$service_domain" -n "$NS" --cert "$CASE/certs/$service_domain.crt" \
+      --key "$CASE/certs/$service_domain.key" >/dev/null
+    proxy_run
+    await 30 "the node of the proxy" is_node proxy
+    await_said proxy "API server proxy in $proxy_mode mode is listening on"
+    control POST "/nodes/$(node_id_of proxy)/service"
+    ;;
+  proxy-serve)
+    node_start peer
+    certificate "$service_domain" "$CASE/peer-state/certs"
+    proxy_port=$(lab_port)
+    proxy_run
+    await_said proxy "API server proxy in $proxy_mode mode is listening on"
+    control POST "/nodes/$(node_id peer)/service"
+    ;;
+  proxy)
+    node_start peer
+    certificate "$NS-peer.lab.ts.net" "$CASE/peer-state/certs"
+    proxy_port=$(lab_port)
+    proxy_run
+    await_said proxy "API server proxy in $proxy_mode mode is listening on"
+    ;;
+  esac
+}
+
+# proxy_run [VARIABLE=value...]: the process alone; again, after it has ended.
+proxy_run() {
+  case $PERSONA in
+  k8s-proxy)
+    subject=("$LAB/bin/k8s-proxy")
+    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" TS_K8S_PROXY_CONFIG="$CASE/proxy.hujson" POD_NAME=proxy \
+      TS_NO_LOGS_NO_SUPPORT=true SSL_CERT_FILE="$CASE/ca.crt" "$@"
+    ;;
+  proxy-serve)
+    subject=("$TAILPOD" proxy --mode "$proxy_mode" --proxy-protocol --service svc:kube
+      --listen "127.0.0.1:$proxy_port" --socket "$CASE/peer/tailscaled.sock")
+    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" "$@"
+    ;;
+  proxy)
+    subject=("$TAILPOD" proxy --mode "$proxy_mode" --listen "127.0.0.1:$proxy_port"
+      --socket "$CASE/peer/tailscaled.sock")
+    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" "$@"
+    ;;
+  esac
+}
+
+# proxy_url: what a client puts into its kubeconfig.
+proxy_url() {
+  case $PERSONA in
+  proxy) echo "https://$NS-peer.lab.ts.net:$proxy_port" ;;
+  *) echo "https://$service_domain" ;;
+  esac
+}
+
+# ---- the client's side -----------------------------------------------------------------------
+
+# client_start [NAME]: a node whose tailnet is reached through a proxy of its own on loopback, and the kubeconfig for
+# it. There are no credentials in that; kubectl insists on some, so it has what `tailscale configure kubeconfig` writes.
+client_start() {
+  local name=${1:-client}
+  if direct; then
+    cp "$KUBECONFIG" "$CASE/$name.kubeconfig"
+    KUBECONFIG=$CASE/$name.kubeconfig kubectl config set-context lab --namespace "$NS" >/dev/null
+    return
+  fi
+  client_port=$(lab_port)
+  node_start "$name" --socks5-server="127.0.0.1:$client_port" --outbound-http-proxy-listen="127.0.0.1:$client_port"
+  cat >"$CASE/$name.kubeconfig" <<EOF
+apiVersion: v1
+kind: Config
+current-context: lab
+clusters: [{name: lab, cluster: {server: "$(proxy_url)", certificate-authority: "$CASE/ca.crt", proxy-url: "http://127.0.0.1:$client_port"}}]
+users: [{name: nobody, user: {token: unused}}]
+contexts: [{name: lab, context: {cluster: lab, user: nobody, namespace: $NS}}]
+EOF
+}
+
+# k ARGUMENT...: kubectl as the client. AS=NAME for another client.
+k() {
+  local name=${AS:-client}
+  KUBECONFIG=$CASE/$name.kubeconfig KUBECACHEDIR=$CASE/kubecache kubectl "$@"
+}
+spdy() { KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false KUBECTL_PORT_FORWARD_WEBSOCKETS=false "$@"; }
+
+# http PATH [CURL ARGUMENT...]: one request as the client, without kubectl.
+http() {
+  local path=$1
+  shift
+  curl -sS --max-time 20 --cacert "$CASE/ca.crt" --proxy "http://127.0.0.1:$client_port" "$@" "$(proxy_url)$path"
+}
+
+reaches() { [ "$(http /version -o /dev/null -w '%{http_code}')" = 200 ]; }
+
+# lab_of GROUP...: everything up, and the client in these groups; `lab:admins` may do all.
+lab_of() {
+  grants "$(groups "$@")"
+  proxy_start
+  client_start
+  admins
+  direct || await 15 "the proxy to answer" reaches
+}
+
+# admins: what the group lab:admins may do.
+admins() {
+  kubectl apply -f - >/dev/null <<EOF
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: lab-admins}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "lab:admins"}]
+EOF
+}
+
+# ---- a Pod -----------------------------------------------------------------------------------
+
+# pod_start: Pod `web` with a container that has a terminal and one that has none, on a node of its own. Its processes
+# are ours, in $POD; its log is $POD.log.
+pod_start() {
+  local port
+  mkdir -p "$CASE/kubelet-dir"
+  POD=$CASE/kubelet-dir/${NS}_web
+  mkdir "$POD"
+  : >"$POD.log"
+  # shellcheck disable=SC2016 # expands there
+  echo 'echo attached; while read -r line; do echo "heard $line"; done' >"$CASE/kubelet-dir/main.sh"
+  subject=("$BIN/kubelet" "$CASE/kubelet-dir")
+  start kubelet
+  await 5 "the kubelet" grep -q '^{' "${log[kubelet]}"
+  port=$(grep -m 1 '^{' "${log[kubelet]}" | jq .port)
+  kubectl apply -f - >/dev/null <<EOF
+apiVersion: v1
+kind: Node
+metadata: {name: $NS-machine}
+EOF
+  kubectl patch node "$NS-machine" --subresource=status --patch "$(jq -n "{status: {
+    addresses: [{type: \"InternalIP\", address: \"127.0.0.1\"}],
+    daemonEndpoints: {kubeletEndpoint: {Port: $port}},
+    conditions: [{type: \"Ready\", status: \"True\", reason: \"Lab\", message: \"\",
+      lastHeartbeatTime: now | todate, lastTransitionTime: now | todate}]}}")" >/dev/null
+  kubectl apply -n "$NS" -f - >/dev/null <<EOF
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  nodeName: $NS-machine
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: main, image: lab, stdin: true}
+  - {name: terminal, image: lab, stdin: true, tty: true}
+EOF
+  kubectl patch pod web -n "$NS" --subresource=status --patch "$(jq -n '
+    def running: {ready: true, started: true, restartCount: 0, image: "lab", imageID: "lab", containerID: "lab://1",
+      state: {running: {startedAt: (now | todate)}}};
+    {status: {phase: "Running", conditions: [{type: "Ready", status: "True"}],
+      containerStatuses: ["main", "terminal" | running + {name: .}]}}')" >/dev/null
+}
+
+# ended KIND: how many sessions of that kind have ended at the kubelet.
+ended() { grep -c "^$1 ${NS}_web " "$CASE/kubelet-dir/ended" 2>/dev/null || true; }
+has_ended() { [ "$(ended "$1")" -ge "$2" ]; }
+
+# terminal ROWSxCOLUMNS STEPS COMMAND...: see lib/terminal.
+terminal() { "$HERE/terminal" "$@"; }
+
+# ---- what the API server saw -----------------------------------------------------------------
+
+# audit FILTER: the requests that came from the account of the proxy, through a jq filter over each.
+audit() {
+  jq -c --arg proxy "system:serviceaccount:$NS:proxy" "select(.user.username == \$proxy) | $1" "$LAB/audit.log"
+}
+
+# seen_as USER GROUP...: every request of a client was made as this user with exactly these groups (and the one that
+# everybody has), and no other request was made as the proxy than those that are its own affair.
+seen_as() {
+  local user=$1 want others
+  shift
+  ! direct || return 0
+  want=$(jq -nc --arg user "$user" '{username: $user, groups: ($ARGS.positional + ["system:authenticated"])}' --args "$@")
+  others=$(audit 'select(.impersonatedUser) | .impersonatedUser' | sort -u)
+  is "impersonated users" "$others" "$want"
+  never_as_itself
+}
+never_as_itself() {
+  local own
+  own=$(audit 'select(.impersonatedUser | not)
+    | select(.objectRef.resource | IN("secrets", "events", "selfsubjectaccessreviews") | not)
+    | [.verb, .requestURI, .userAgent] | join(" ")')
+  [ -z "$own" ] || fail "made with the proxy's own identity: $own"
+}
+
+# clean: the tailnet's grants are shared by all cases.
+grants
