@@ -85,9 +85,8 @@ node_start peer
 node_start client
 from=$(node client '.TailscaleIPs[0]')
 
-# To the proxy with TLS of its own a client is who its address says; so this machine has that address for a while.
+# To the proxy with TLS of its own a client is who its address says; so this network has that address.
 ip address add "$from/32" dev lo
-trap 'status=$?; ip address delete "$from/32" dev lo; (exit "$status"); clean_up' EXIT
 
 # ---- the proxies -----------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 # Commands in a Pod, over WebSocket and over SPDY: their output, their input, their exit code.
-# personas: direct k8s-proxy proxy proxy-serve
+# personas: direct k8s-proxy proxy proxy-serve proxy-tun
 . "$HERE/proxy.sh"
 lab_of lab:admins
 pod_start

@@ -1,5 +1,5 @@
 # Who the API server is told it is: a user, then a tagged node, whatever the client says of itself.
-# personas: k8s-proxy proxy proxy-serve
+# personas: k8s-proxy proxy proxy-serve proxy-tun
 . "$HERE/proxy.sh"
 lab_of lab:admins lab:people lab:admins
 ann=$(login client)

@@ -1,5 +1,5 @@
 # The ordinary commands: get, apply, explain, delete, and who the API server thinks it is.
-# personas: direct k8s-proxy proxy proxy-serve
+# personas: direct k8s-proxy proxy proxy-serve proxy-tun
 . "$HERE/proxy.sh"
 lab_of lab:admins lab:people
 k get namespace "$NS" >/dev/null

@@ -3,7 +3,8 @@
 # of them, the clients on the other, and a Pod of the cluster to run things in. PERSONA says how the proxy is reached:
 #   k8s-proxy     the persona, with a tailscaled of its own: the Service's TLS ends there, a PROXY header says who it is
 #   proxy-serve   `tailpod proxy --proxy-protocol` beside a tailscaled that does the same
-#   proxy         `tailpod proxy` with the node's own certificate
+#   proxy         `tailpod proxy` with the node's own certificate, beside a tailscaled in userspace mode
+#   proxy-tun     the same, beside a tailscaled with a network device
 #   direct        no proxy at all, to see that a case is true of the API server itself
 # The original of the first is k8s-proxy, and of the others nothing.
 
@@ -33,17 +34,18 @@ certificate() {
 
 # ---- nodes -----------------------------------------------------------------------------------
 
-# node_start NAME [FLAG...]: a tailscaled in userspace mode, logged in. Its state is in NAME-state.
+# node_start NAME [FLAG...]: a tailscaled in userspace mode, logged in. Its state is in NAME-state. TUN=NAME gives it a
+# network device of that name.
 node_start() {
   local name=$1
   shift
   authority
-  subject=("$BIN/tailscaled" --tun=userspace-networking --port=0 --no-logs-no-support
+  subject=("$BIN/tailscaled" --tun="${TUN:-userspace-networking}" --port=0 --no-logs-no-support
     --statedir="$CASE/$name-state" --socket="$CASE/$name/tailscaled.sock" "$@")
   start "$name" SSL_CERT_FILE="$CASE/ca.crt"
   await 10 "the socket of $name" test -S "$CASE/$name/tailscaled.sock"
   "$BIN/tailscale" --socket="$CASE/$name/tailscaled.sock" up --login-server="$CONTROL" \
-    --authkey="$(auth_key)" --hostname="$NS-$name" --timeout 30s
+    --authkey="$(auth_key)" --hostname="$NS-$name" --accept-dns=false --netfilter-mode=off --timeout 30s
 }
 
 # node_id_of NAME: what control calls the node of that hostname; for a node that has no socket of its own to ask.
@@ -144,6 +146,12 @@ proxy_start() {
     proxy_run
     await_said proxy "API server proxy in $proxy_mode mode is listening on"
     ;;
+  proxy-tun)
+    TUN=tailpod0 node_start peer
+    certificate "$NS-peer.lab.ts.net" "$CASE/peer-state/certs"
+    proxy_run
+    await_said proxy "API server proxy in $proxy_mode mode is listening on"
+    ;;
   esac
 }
 
@@ -160,8 +168,8 @@ proxy_run() {
       --listen "127.0.0.1:$proxy_port" --socket "$CASE/peer/tailscaled.sock")
     start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" "$@"
     ;;
-  proxy)
-    subject=("$TAILPOD" proxy --mode "$proxy_mode" --listen "127.0.0.1:$proxy_port"
+  proxy | proxy-tun)
+    subject=("$TAILPOD" proxy --mode "$proxy_mode" ${proxy_port:+--listen "127.0.0.1:$proxy_port"}
       --socket "$CASE/peer/tailscaled.sock")
     start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" "$@"
     ;;
@@ -171,7 +179,8 @@ proxy_run() {
 # proxy_url: what a client puts into its kubeconfig.
 proxy_url() {
   case $PERSONA in
-  proxy) echo "https://$NS-peer.lab.ts.net:$proxy_port" ;;
+  proxy*-serve) echo "https://$service_domain" ;;
+  proxy*) echo "https://$NS-peer.lab.ts.net${proxy_port:+:$proxy_port}" ;;
   *) echo "https://$service_domain" ;;
   esac
 }
