@@ -43,6 +43,9 @@ const ANNOUNCE_LIMIT: Duration = Duration::from_secs(5);
 /// The loop's own deadline ends the wait for the socket; this one only bounds the task.
 const SOCKET_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
+/// When what was only needed to start may be put away, at some cost.
+const STARTUP_IS_OVER: Duration = Duration::from_secs(5);
+
 /// How much later than the broken connection a daemon's death may be seen.
 const DEATH_SHOWS: Duration = Duration::from_millis(250);
 
@@ -290,15 +293,18 @@ impl Shell {
             return self.task(async move { Event::NotStarted(format!("starting tailscaled failed: {text}")) });
         }
         tracing::info!("Waiting for tailscaled socket at {}", path.display());
-        self.task(async move {
-            tokio::select! {
-                () = stop.cancelled() => std::future::pending().await,
-                // The loop itself watches the child and the deadline.
-                ready = socket::ready(&path, std::future::pending(), Instant::now() + SOCKET_LIMIT) => match ready {
-                    Ok(()) => Event::Listening,
-                    Err(error) => Event::NotStarted(chain(&error)),
-                }
-            }
+        let events = self.events.clone();
+        self.detached(async move {
+            // The loop itself watches the child and the deadline.
+            let ready = socket::ready(&path, std::future::pending(), Instant::now() + SOCKET_LIMIT);
+            let (event, watched) = match stop.run_until_cancelled(ready).await {
+                None => return,
+                Some(Ok(watched)) => (Event::Listening, Some(watched)),
+                Some(Err(error)) => (Event::NotStarted(chain(&error)), None),
+            };
+            let _ = events.send(event).await;
+            tokio::time::sleep(STARTUP_IS_OVER).await;
+            drop(watched);
         });
     }
 
