@@ -18,7 +18,7 @@ use super::framer::Framer;
 use super::mailbox::{Bus, BusEvent, Change, Lost, Sender, mailbox};
 use super::mask::{Generation, Phase};
 use super::model::{Model, Update};
-use super::types::{DnsConfig, Notify, Status};
+use super::types::{DnsConfig, Notify, State, Status};
 use super::{Error, ErrorKind, LocalApi, Mask, Peers, keep};
 use crate::backoff::{Backoff, jitter};
 
@@ -148,6 +148,8 @@ struct Stream {
     /// The last message, to tell repetitions cheaply.
     last: Vec<u8>,
     last_wants_dns: bool,
+    /// A self change came while the node was not Running.
+    dns_wanted: bool,
     dns_due: Option<Instant>,
     dns_last: Option<Instant>,
     dns: Call<DnsAnswer>,
@@ -228,6 +230,7 @@ impl Follower {
             opened: now,
             last: Vec::new(),
             last_wants_dns: false,
+            dns_wanted: false,
             dns_due: None,
             dns_last: None,
             dns: None,
@@ -286,9 +289,8 @@ impl Follower {
     fn frame(&mut self, frame: Vec<u8>, stream: &mut Stream) -> Option<End> {
         let first = !std::mem::replace(&mut stream.begun, true);
         if !first && frame == stream.last {
-            if stream.last_wants_dns {
-                stream.want_dns();
-            }
+            stream.dns_wanted |= stream.last_wants_dns;
+            self.ask_for_dns(stream);
             return None;
         }
         let notify: Notify = match serde_json::from_slice(&frame) {
@@ -308,8 +310,9 @@ impl Follower {
         let fell_behind = notify.err_message.as_deref().is_some_and(|text| text.starts_with(FELL_BEHIND));
         let mut update = Arc::make_mut(&mut self.model).apply(notify);
         if update.wants_dns_refresh {
-            stream.want_dns();
+            stream.dns_wanted = true;
         }
+        self.ask_for_dns(stream);
         stream.last_wants_dns = update.wants_dns_refresh;
         stream.last = if frame.len() <= REMEMBERED { frame } else { Vec::new() };
         update.resynced |= first;
@@ -353,6 +356,14 @@ impl Follower {
             }
         }
         None
+    }
+
+    /// Reads DNS if something has changed and the node is up: before that nobody could use it, and a daemon that is
+    /// starting has better things to do than to answer.
+    fn ask_for_dns(&self, stream: &mut Stream) {
+        if matches!(self.model.state, None | Some(State::Running)) && std::mem::take(&mut stream.dns_wanted) {
+            stream.want_dns();
+        }
     }
 
     fn tell(&self, update: Update) {
