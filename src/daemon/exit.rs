@@ -19,7 +19,7 @@ pub struct Exit {
     pub cause: Cause,
     /// Whether the kernel wrote a core file.
     pub core: bool,
-    /// The most memory it held.
+    /// The most memory it held; asked for only when a signal killed it.
     pub peak: Option<Peak>,
     /// Whether the kernel's out-of-memory killer killed something in our cgroup while the child lived.
     pub oom_kill: bool,
@@ -68,6 +68,8 @@ impl Exit {
             (None, Some(signal)) => Cause::Signal(signal),
             (None, None) => Cause::Lost,
         };
+        // Only a death by signal is told with more than its status.
+        let Cause::Signal(_) = cause else { return Self { cause, core: false, peak: None, oom_kill: false } };
         let after = Usage::now();
         let peak = match after.peak_of_children {
             0 => None,
