@@ -22,7 +22,7 @@ use crate::shutdown::{self, Signals};
 const VERSION_LIMIT: Duration = Duration::from_secs(5);
 
 /// What `boot` takes besides the environment.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,

@@ -61,7 +61,7 @@ pub struct Cli {
 }
 
 /// The flags that every applet takes, before or after its name.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 struct Global {
     /// Print results as JSON
@@ -122,7 +122,19 @@ pub enum Applet {
     Complete(applet::complete::Args),
 }
 
-// === impl Applet ===
+// === impl Cli, Applet ===
+
+impl Cli {
+    /// What the parser would make of a long-running applet's name and nothing else. It is how containers call it, and
+    /// the parser's tables would stay in the memory of every Pod.
+    fn bare(args: &[OsString]) -> Option<Self> {
+        let applet = match args {
+            [_, name] if name == "boot" => Applet::Boot(applet::boot::Args::default()),
+            _ => return None,
+        };
+        Some(Self { list: false, global: Global::default(), applet: Some(applet) })
+    }
+}
 
 impl Applet {
     fn log_format(&self) -> telemetry::Format {
@@ -238,6 +250,10 @@ impl Global {
 }
 
 fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::bare(args).map_or_else(|| parse_all(args), Ok)
+}
+
+fn parse_all(args: &[OsString]) -> Result<Cli, clap::Error> {
     let color = match color_asked(args) {
         Color::Auto => clap::ColorChoice::Auto,
         Color::Always => clap::ColorChoice::Always,
@@ -321,6 +337,16 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         definition().debug_assert();
+    }
+
+    #[test]
+    fn a_bare_applet_is_what_the_parser_says() {
+        let args = ["tailpod", "boot"].map(OsString::from);
+        let bare = Cli::bare(&args).expect("no parser needed");
+        assert_eq!(format!("{bare:?}"), format!("{:?}", parse_all(&args).expect("parses")));
+        for args in [&["tailpod"][..], &["tailpod", "boot", "--check"], &["tailpod", "--json"]] {
+            assert!(Cli::bare(&args.iter().map(OsString::from).collect::<Vec<_>>()).is_none(), "{args:?}");
+        }
     }
 
     #[test]
