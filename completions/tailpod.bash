@@ -1,8 +1,13 @@
 _tailpod_secrets() {
-    local i flags=()
+    local i value flags=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         case "${COMP_WORDS[i]}" in
-            -n|--namespace|--kubeconfig|--context) flags+=("${COMP_WORDS[i]}" "${COMP_WORDS[i + 1]}") ;;
+            -n|--namespace|--kubeconfig|--context)
+                # Readline takes `=` for a word of its own.
+                value=${COMP_WORDS[i + 1]}
+                [[ $value == = ]] && value=${COMP_WORDS[i + 2]}
+                flags+=("${COMP_WORDS[i]}" "${value/#\~\//$HOME/}")
+                ;;
         esac
     done
     "${COMP_WORDS[0]}" complete secrets "${flags[@]}" 2>/dev/null

@@ -419,7 +419,9 @@ function __fish_tailpod_secrets
     set -l flags
     for i in (seq 2 (count $words))
         if contains -- $words[$i] -n --namespace --kubeconfig --context
-            set -a flags $words[$i] $words[(math $i + 1)]
+            set -a flags $words[$i] (string replace -r '^~/' "$HOME/" -- $words[(math $i + 1)])
+        else if string match -qr -- '^--(namespace|kubeconfig|context)=' $words[$i]
+            set -a flags (string replace '=~/' "=$HOME/" -- $words[$i])
         end
     end
     tailpod complete secrets $flags 2>/dev/null

@@ -141,6 +141,40 @@ fn links_to_something_else_are_left_alone_unless_forced() {
     assert_eq!(fs::read_link(&original).unwrap(), Path::new(TAILPOD));
 }
 
+#[test]
+fn whatever_talks_to_a_cluster_takes_kubectls_flags_before_and_after_its_command() {
+    // What clap would do with an argument that nobody knows is the same on every level.
+    for words in [
+        &["authkey", "request"][..],
+        &["authkey", "wait"],
+        &["authkey", "clear"],
+        &["secret", "inspect"],
+        &["secret", "diff"],
+        &["secret", "watch"],
+        &["secret", "repair"],
+        &["doctor"],
+        &["complete", "secrets"],
+    ] {
+        for flag in ["--kubeconfig", "--context", "-n", "--namespace", "--secret"] {
+            for at in 1..=words.len() {
+                // One applet has no place before its command: it is typed by scripts.
+                if words[0] == "complete" && at == 1 {
+                    continue;
+                }
+                let mut args = words.to_vec();
+                args.splice(at..at, [flag, "value"]);
+                // Whether the rest makes sense is not asked: `--help` comes first.
+                args.push("--help");
+                let (code, stdout, stderr) = run(&args);
+                assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
+                assert!(stdout.contains("--kubeconfig <FILE>"), "{args:?}");
+            }
+        }
+    }
+    // And it does refuse what it does not know, so that the above says something.
+    assert_eq!(run(&["secret", "--contest", "value", "inspect", "--help"]).0, Some(2));
+}
+
 /// The binary called as `name`, with bad settings so that it ends at once.
 fn called_as(name: &str, args: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(TAILPOD);

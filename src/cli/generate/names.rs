@@ -13,10 +13,15 @@ use clap_complete::Shell;
 const VALUE: &str = "[NS/]NAME";
 
 const BASH: &str = r#"_tailpod_secrets() {
-    local i flags=()
+    local i value flags=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         case "${COMP_WORDS[i]}" in
-            -n|--namespace|--kubeconfig|--context) flags+=("${COMP_WORDS[i]}" "${COMP_WORDS[i + 1]}") ;;
+            -n|--namespace|--kubeconfig|--context)
+                # Readline takes `=` for a word of its own.
+                value=${COMP_WORDS[i + 1]}
+                [[ $value == = ]] && value=${COMP_WORDS[i + 2]}
+                flags+=("${COMP_WORDS[i]}" "${value/#\~\//$HOME/}")
+                ;;
         esac
     done
     "${COMP_WORDS[0]}" complete secrets "${flags[@]}" 2>/dev/null
@@ -24,12 +29,15 @@ const BASH: &str = r#"_tailpod_secrets() {
 
 "#;
 
+/// Of `words` zsh has taken away what stands before the subcommand; the line itself still has it.
 const ZSH: &str = r#"_tailpod_secrets() {
     local i
-    local -a flags names
-    for ((i = 2; i < CURRENT; i++)); do
-        case "${words[i]}" in
-            -n|--namespace|--kubeconfig|--context) flags+=("${words[i]}" "${words[i + 1]}") ;;
+    local -a typed flags names
+    typed=("${(@Q)${(z)LBUFFER}}")
+    for ((i = ${typed[(I)(*/|)tailpod]} + 1; i < ${#typed}; i++)); do
+        case "${typed[i]}" in
+            -n|--namespace|--kubeconfig|--context) flags+=("${typed[i]}" "${typed[i + 1]/#\~\//$HOME/}") ;;
+            --namespace=*|--kubeconfig=*|--context=*) flags+=("${typed[i]/=\~\//=$HOME/}") ;;
         esac
     done
     names=("${(@f)$(_call_program secrets tailpod complete secrets "${(q)flags[@]}" 2>/dev/null)}")
@@ -38,18 +46,20 @@ const ZSH: &str = r#"_tailpod_secrets() {
 
 "#;
 
-const FISH: &str = r"
+const FISH: &str = r#"
 function __fish_tailpod_secrets
     set -l words (commandline -opc)
     set -l flags
     for i in (seq 2 (count $words))
         if contains -- $words[$i] -n --namespace --kubeconfig --context
-            set -a flags $words[$i] $words[(math $i + 1)]
+            set -a flags $words[$i] (string replace -r '^~/' "$HOME/" -- $words[(math $i + 1)])
+        else if string match -qr -- '^--(namespace|kubeconfig|context)=' $words[$i]
+            set -a flags (string replace '=~/' "=$HOME/" -- $words[$i])
         end
     end
     tailpod complete secrets $flags 2>/dev/null
 end
-";
+"#;
 
 /// `script`, which clap made for `definition`, with the names of Secrets. Other shells' scripts stay as they are.
 pub(super) fn added(shell: Shell, script: &str, definition: &Command) -> String {

@@ -2,7 +2,8 @@
 
 use std::process::Stdio;
 
-use super::{DEAD, USED, allow_all, command, finish, patches, run, run_with_input, scene};
+use super::{DEAD, NEW, USED, allow_all, command, finish, patches, run, run_with_input, scene};
+use crate::support::{NAMESPACE, SECRET};
 
 #[tokio::test]
 async fn the_secrets_own_key_is_requested_anew_once() {
@@ -119,4 +120,32 @@ async fn rights_that_are_missing_are_named() {
         ran.says("not allowed to get Secret `tailscale`");
         ran.says("  verbs: [\"get\"]\n");
     }
+}
+
+#[tokio::test]
+async fn a_secret_of_a_mebibyte_is_asked_for_waited_for_and_cleared() {
+    let scene = scene(&[]).await;
+    let mut data: std::collections::BTreeMap<String, Vec<u8>> =
+        USED.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
+    data.remove("reissue_authkey");
+    data.insert("big".to_owned(), vec![b'x'; 1_040_000]);
+    scene.api().put_secret(NAMESPACE, SECRET, data);
+    let child = command(&scene, &["request", "--wait", "--clear", "--json"]).spawn().unwrap();
+    scene.stored(|data| data.contains_key("reissue_authkey")).await;
+    scene.put_keys(&[("authkey", NEW)]);
+    let ran = finish(child).await.ends(0);
+    let events: Vec<_> = ran.events().iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect();
+    assert_eq!([&events[..1], &events[events.len() - 2..]].concat(), ["requested", "newKey", "cleared"]);
+    let kept: Vec<_> = scene.data().into_keys().collect();
+    assert_eq!(kept, ["authkey", "big", "foreign"]);
+}
+
+#[tokio::test]
+async fn what_other_people_wrote_is_escaped() {
+    let scene = scene(&[("authkey", "tskey-auth-k\u{1b}[31mRED\u{202e}-hush")]).await;
+    let ran = run(&scene, &["request"]).await.ends(0);
+    assert!(!ran.stdout.contains('\u{1b}') && !ran.stdout.contains('\u{202e}'), "{:?}", ran.stdout);
+    assert!(ran.stdout.contains("in place of"), "{}", ran.stdout);
+    let ran = run(&scene, &["wait", "--config", "/nonexistent/\u{1b}[2J", "--timeout", "50ms"]).await.ends(3);
+    assert!(!ran.stderr.contains('\u{1b}'), "{:?}", ran.stderr);
 }
