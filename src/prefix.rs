@@ -51,6 +51,11 @@ impl Prefix {
         self.len == 0
     }
 
+    /// Whether the address is one of the prefix's; never across families.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        self.addr.is_ipv4() == addr.is_ipv4() && Self { addr, len: self.len }.masked() == self.masked()
+    }
+
     /// The same prefix with its host bits cleared.
     #[must_use]
     pub fn masked(self) -> Self {

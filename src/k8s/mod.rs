@@ -5,31 +5,44 @@
 //! had carried it out by then is open.
 
 pub mod access;
+mod base;
 mod connect;
+mod connections;
 pub mod diagnose;
+mod dial;
+pub mod egress;
 pub mod error;
 pub mod event;
+pub mod exec;
+mod keypair;
+mod kubeconfig;
+mod pairfiles;
 pub mod pods;
 pub mod publisher;
 mod request;
 pub mod state;
+mod surroundings;
 mod tls;
+mod token;
+mod tokenfile;
+mod tracked;
+pub mod upstream;
 pub mod watch;
 mod wire;
 mod x509;
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use hyper::header::HeaderValue;
 use serde_json::json;
 use tokio::time::Instant;
 
-use self::connect::TokenFile;
 pub use self::error::{Cause, Error, Resource, RoleRule, Said, Verb};
 pub use self::event::{EventKind, PodEvent, PodRef};
 use self::request::{Call, Replay};
 pub use self::state::{KeyPatch, StateSecret};
+use self::upstream::Upstream;
 use crate::secret::Secret;
 use crate::settings::access::KubeAccess;
 
@@ -42,10 +55,8 @@ pub struct Cluster {
 }
 
 struct Inner {
-    access: KubeAccess,
-    /// Replaced when the credentials of a kubeconfig are renewed.
-    client: RwLock<kube::Client>,
-    token: Option<TokenFile>,
+    client: kube::Client,
+    upstream: Upstream,
     server: String,
     component: &'static str,
     user_agent: HeaderValue,
@@ -65,14 +76,14 @@ impl Cluster {
     /// as the source of Events.
     ///
     /// # Errors
-    /// [`Error::NoServiceAccount`] outside a Pod, else [`Error::Setup`]. A credential plugin of a kubeconfig runs here.
+    /// [`Error::NoServiceAccount`] outside a Pod, else [`Error::Setup`]. A credential plugin of a kubeconfig
+    /// runs with the first request.
     pub async fn connect(access: &KubeAccess, component: &'static str) -> Result<Self, Error> {
         let connection = connect::connect(access).await?;
         let inner = Inner {
-            access: access.clone(),
-            client: RwLock::new(connection.client),
-            token: connection.token,
-            server: connection.server,
+            client: connection.client,
+            server: connection.upstream.base().to_string(),
+            upstream: connection.upstream,
             component,
             user_agent: connect::user_agent(component),
         };
@@ -200,22 +211,6 @@ impl Cluster {
     ) -> Call<'a> {
         let target = format!("{}/{}{query}", self.secrets_path(), encoded(name));
         Call { verb, resource: Resource::Secrets, name: Some(name), target, body, replay }
-    }
-
-    fn client(&self) -> kube::Client {
-        self.inner.client.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// After a 401: reads the token again, or builds the kubeconfig's client anew (its plugin runs again).
-    async fn renew_credentials(&self) {
-        if let Some(token) = &self.inner.token {
-            token.reload().await;
-            return;
-        }
-        match connect::connect(&self.inner.access).await {
-            Ok(fresh) => *self.inner.client.write().unwrap_or_else(PoisonError::into_inner) = fresh.client,
-            Err(error) => tracing::debug!(%error, "cannot renew the credentials of the kubeconfig"),
-        }
     }
 }
 

@@ -15,8 +15,9 @@ use kube::client::Body;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::connect::{ACCEPT, ConnectTimedOut, Unresolved};
+use super::connect::ACCEPT;
 use super::error::{Cause, Error, Resource, Said, Verb};
+use super::upstream::{CredentialError, Credentials, DialError};
 use super::{Cluster, wire};
 use crate::backoff::{self, Backoff};
 
@@ -79,19 +80,22 @@ impl Call<'_> {
 impl Cluster {
     /// Sends `call` until it is answered or not worth another try; the body of a success.
     pub(super) async fn call(&self, call: &Call<'_>) -> Result<Bytes, Error> {
+        // The server's time begins when there are credentials: a plugin has limits of its own.
+        let mut credentials = self.credentials().await?;
         let deadline = self.deadline.unwrap_or_else(|| Instant::now() + CALL_LIMIT);
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
         let mut renewed = false;
         loop {
             let limit = TRY_LIMIT.min(deadline.saturating_duration_since(Instant::now()));
-            let answer = tokio::time::timeout(limit, self.attempt(call)).await;
+            let answer = tokio::time::timeout(limit, self.attempt(call, &credentials)).await;
             let error = match answer.unwrap_or_else(|_| Err(self.unreachable(Cause::Timeout(limit)))) {
                 Ok(body) => return Ok(body),
                 Err(error) => error,
             };
             if matches!(error, Error::Unauthorized { .. }) && !renewed {
                 renewed = true;
-                self.renew_credentials().await;
+                self.inner.upstream.rejected(&credentials).await;
+                credentials = self.credentials().await?;
                 continue;
             }
             let pause = backoff.next(backoff::jitter());
@@ -103,7 +107,20 @@ impl Cluster {
             }
             tracing::debug!(error = %error, delay = ?pause, attempt = backoff.failures(), "asking the API server again");
             tokio::time::sleep(pause).await;
+            credentials = self.credentials().await?;
         }
+    }
+
+    /// What to send next, within the caller's deadline.
+    async fn credentials(&self) -> Result<Credentials, Error> {
+        let getting = self.inner.upstream.credentials();
+        let got = match self.deadline {
+            None => getting.await,
+            Some(deadline) => tokio::time::timeout_at(deadline, getting).await.unwrap_or_else(|_| {
+                Err(CredentialError::Unusable("the credential plugin takes longer than there is time".to_owned()))
+            }),
+        };
+        got.map_err(no_credentials)
     }
 
     /// The same for a write, whose answer is not needed beyond that it is one.
@@ -112,8 +129,8 @@ impl Cluster {
         wire::written(&body).map_err(|reason| call.malformed(reason))
     }
 
-    async fn attempt(&self, call: &Call<'_>) -> Result<Bytes, Error> {
-        let response = self.open(call).await?;
+    async fn attempt(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Bytes, Error> {
+        let response = self.open_with(call, credentials).await?;
         match Limited::new(response.into_body(), ANSWER_LIMIT).collect().await {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {
@@ -125,13 +142,21 @@ impl Cluster {
 
     /// Sends `call` once; the head of the answer, of whatever status. Has no time limit of its own.
     pub(super) async fn send(&self, call: &Call<'_>) -> Result<Response<Body>, Error> {
+        let credentials = self.credentials().await?;
+        self.send_with(call, &credentials).await
+    }
+
+    async fn send_with(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Response<Body>, Error> {
         let mut request = Request::builder()
             .method(call.method())
             .uri(&call.target)
             .header(ACCEPT.0, ACCEPT.1)
             .header(header::USER_AGENT, &self.inner.user_agent);
-        if let Some(token) = &self.inner.token {
-            request = request.header(header::AUTHORIZATION, token.header().await);
+        if let Some(authorization) = credentials.authorization() {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        for (name, value) in self.inner.upstream.impersonation() {
+            request = request.header(name, value);
         }
         let body = match &call.body {
             Some((media_type, body)) => {
@@ -144,12 +169,17 @@ impl Cluster {
             what: format!("cannot ask the API server for {:?}", call.target),
             source: Box::new(error),
         })?;
-        self.client().send(request).await.map_err(|error| self.no_answer(&error))
+        self.inner.client.send(request).await.map_err(|error| self.no_answer(&error))
     }
 
     /// Sends `call` once; the head of a success, its body unread. Has no time limit of its own.
     pub(super) async fn open(&self, call: &Call<'_>) -> Result<Response<Body>, Error> {
-        let response = self.send(call).await?;
+        let credentials = self.credentials().await?;
+        self.open_with(call, &credentials).await
+    }
+
+    async fn open_with(&self, call: &Call<'_>, credentials: &Credentials) -> Result<Response<Body>, Error> {
+        let response = self.send_with(call, credentials).await?;
         // A success is 200 or 201: 202 and 204 promise no result.
         if matches!(response.status(), StatusCode::OK | StatusCode::CREATED) {
             return Ok(response);
@@ -169,9 +199,8 @@ impl Cluster {
     }
 
     fn no_answer(&self, error: &kube::Error) -> Error {
-        if let Some(auth) = find::<kube::client::AuthError>(error) {
-            let source = auth.to_string().into();
-            return Error::Setup { what: "cannot get the credentials that the kubeconfig names".to_owned(), source };
+        if let Some(DialError::Credentials(error)) = find::<DialError>(error) {
+            return no_credentials(error.clone());
         }
         self.unreachable(cause_of(error))
     }
@@ -216,15 +245,22 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
+/// Nothing was sent, because there is nothing to send it with.
+fn no_credentials(source: CredentialError) -> Error {
+    Error::Setup { what: "getting credentials".to_owned(), source: Box::new(source) }
+}
+
 fn cause_of(error: &(dyn StdError + 'static)) -> Cause {
-    if let Some(unresolved) = find::<Unresolved>(error) {
-        return Cause::Resolve(unresolved.to_string());
+    match find::<DialError>(error) {
+        Some(DialError::Resolve(why)) => return Cause::Resolve(why.clone()),
+        Some(DialError::Tls(why)) => return Cause::Tls(why.clone()),
+        Some(error) => return Cause::Connect(error.to_string()),
+        None => {}
     }
     if let Some(tls) = find::<rustls::Error>(error) {
         return Cause::Tls(tls.to_string());
     }
-    let connecting = find::<ClientError>(error).is_some_and(ClientError::is_connect);
-    if connecting || find::<ConnectTimedOut>(error).is_some() {
+    if find::<ClientError>(error).is_some_and(ClientError::is_connect) {
         return Cause::Connect(innermost(error));
     }
     Cause::Broken(innermost(error))

@@ -6,26 +6,58 @@
 //! while it cannot be read, what was read last stays trusted.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::x509;
 
 /// Where the trusted certificates come from.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Bundle {
     /// A PEM file that may change.
     File(PathBuf),
+    /// The machine's own bundle: what cannot be used of it is passed over, as everybody does.
+    System(PathBuf),
     /// Fixed DER certificates.
     Fixed(Vec<CertificateDer<'static>>),
+}
+
+/// Who decides about server certificates.
+pub(super) type Trusts = Arc<dyn ServerCertVerifier>;
+
+/// Where Linux systems keep their bundle (Go's `crypto/x509/root_linux.go`).
+const SYSTEM_BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+impl Bundle {
+    /// The machine's bundle: `named` (from `SSL_CERT_FILE`) or the first that is there.
+    pub(super) fn system(named: Option<PathBuf>) -> io::Result<Self> {
+        let found = named.or_else(|| SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()));
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "this system has no bundle of CA certificates");
+        found.map(Self::System).ok_or_else(missing)
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::System(path) => Some(path),
+            Self::Fixed(_) => None,
+        }
+    }
 }
 
 /// The one cryptography provider of this program.
@@ -33,22 +65,68 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// A client configuration that trusts `bundle` and nothing else, without a client certificate.
-pub(super) fn client_config(bundle: Bundle) -> io::Result<ClientConfig> {
-    let verifier = Arc::new(Verifier::new(bundle)?);
-    let config = ClientConfig::builder_with_provider(provider())
+/// Trusts `bundle` and nothing else.
+pub(super) fn trusting(bundle: Bundle) -> io::Result<Trusts> {
+    Ok(Arc::new(Verifier::new(bundle)?))
+}
+
+/// Trusts everybody (`insecure-skip-tls-verify`).
+pub(super) fn trusting_anyone() -> Trusts {
+    Arc::new(Anyone(provider()))
+}
+
+/// A client configuration for HTTP/1.1 that presents `identity`. Its session cache is its own: two configurations
+/// never resume each other's sessions.
+pub(super) fn client_config(trusts: Trusts, identity: Option<Arc<CertifiedKey>>) -> io::Result<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(trusts);
+    let mut config = match identity {
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// Puts our verifier into a configuration that somebody else built (with its client certificate).
-pub(super) fn trust(config: &mut ClientConfig, bundle: Bundle) -> io::Result<()> {
-    config.dangerous().set_certificate_verifier(Arc::new(Verifier::new(bundle)?));
-    Ok(())
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[derive(Debug)]
@@ -66,15 +144,19 @@ struct Trust {
 }
 
 impl Trust {
-    fn from_pem(pem: Vec<u8>) -> io::Result<Self> {
+    fn from_pem(pem: Vec<u8>, bundle: &Bundle) -> io::Result<Self> {
         let roots: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(io::Error::other)?;
-        Self::new(pem, roots)
+        Self::new(pem, roots, bundle)
     }
 
-    fn new(pem: Vec<u8>, roots: Vec<CertificateDer<'static>>) -> io::Result<Self> {
+    fn new(pem: Vec<u8>, roots: Vec<CertificateDer<'static>>, bundle: &Bundle) -> io::Result<Self> {
         let mut store = RootCertStore::empty();
-        for root in &roots {
-            store.add(root.clone()).map_err(io::Error::other)?;
+        if matches!(bundle, Bundle::System(_)) {
+            store.add_parsable_certificates(roots.iter().cloned());
+        } else {
+            for root in &roots {
+                store.add(root.clone()).map_err(io::Error::other)?;
+            }
         }
         if store.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no PEM certificate"));
@@ -89,8 +171,8 @@ impl Trust {
 impl Verifier {
     fn new(bundle: Bundle) -> io::Result<Self> {
         let trust = match &bundle {
-            Bundle::File(path) => Trust::from_pem(std::fs::read(path)?)?,
-            Bundle::Fixed(roots) => Trust::new(Vec::new(), roots.clone())?,
+            Bundle::File(path) | Bundle::System(path) => Trust::from_pem(std::fs::read(path)?, &bundle)?,
+            Bundle::Fixed(roots) => Trust::new(Vec::new(), roots.clone(), &bundle)?,
         };
         Ok(Self { bundle, current: Mutex::new(Arc::new(trust)) })
     }
@@ -102,9 +184,9 @@ impl Verifier {
     /// The state of the bundle now. Runs on new connections only, which are rare.
     fn fresh(&self) -> Arc<Trust> {
         let held = self.held();
-        let Bundle::File(path) = &self.bundle else { return held };
-        let read =
-            std::fs::read(path).and_then(|pem| if pem == held.pem { Ok(None) } else { Trust::from_pem(pem).map(Some) });
+        let Some(path) = self.bundle.path() else { return held };
+        let changed = |pem| if pem == held.pem { Ok(None) } else { Trust::from_pem(pem, &self.bundle).map(Some) };
+        let read = std::fs::read(path).and_then(changed);
         match read {
             Ok(None) => held,
             Ok(Some(changed)) => {

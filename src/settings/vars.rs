@@ -126,6 +126,11 @@ variables! {
     KUBERNETES_SERVICE_PORT_HTTPS, Kubernetes, Rule::Text, "", "Set by the kubelet: the API server's port.";
     TAILPOD_KUBECONFIG, Kubernetes, Rule::Text, "", "Kubeconfig for reaching a cluster from outside; needs `TS_STATE_DIR`.";
     TAILPOD_CONTEXT, Kubernetes, Rule::Text, "", "Context in that kubeconfig, if not the current one.";
+    TAILPOD_EXEC_POLICY, Kubernetes, Rule::OneOf(&["AllowAll", "DenyAll", "Allowlist"]), "AllowAll", "Which credential plugins of a kubeconfig may run.";
+    TAILPOD_EXEC_ALLOWLIST, Kubernetes, Rule::Text, "", "With `TAILPOD_EXEC_POLICY=Allowlist`: the plugins, comma-separated, as names or paths.";
+    TAILPOD_EXEC_TIMEOUT, Kubernetes, Rule::Duration, "60s", "How long a credential plugin may run that nobody talks to.";
+    TAILPOD_EXEC_WITHHOLD, Kubernetes, Rule::Text, "", "Names of variables that credential plugins do not get, comma-separated.";
+    TAILPOD_EXEC_ROTATION_GRACE, Kubernetes, Rule::Duration, "0s", "How long busy connections live on after a plugin has replaced their client certificate.";
     TAILPOD_DELETE_AUTHKEY, Kubernetes, Rule::Bool, "false", "Delete the Secret's `authkey` after the first success in every mode.";
     POD_IP, Kubernetes, Rule::Text, "", "The Pod's address (legacy, single stack).";
     POD_IPS, Kubernetes, Rule::TextOrUnset, "", "The Pod's addresses, at most two, comma-separated.";

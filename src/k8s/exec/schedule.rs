@@ -1,0 +1,403 @@
+//! When a plugin runs, and who gets what it answered. Pure.
+//!
+//! One run at a time. Credentials and their end are replaced together or not at all. They are refreshed ahead of
+//! their end while somebody uses them, and stay in use until that end whatever becomes of the refresh. A failure is
+//! remembered for a second, doubling to half a minute, so that whoever comes meanwhile gets it without another run.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::keypair::KeyPair;
+use super::super::token::Authorization;
+use super::error::CredentialError;
+use crate::backoff::Backoff;
+
+/// Between runs for credentials that are expired when they arrive.
+const STILLBORN_PAUSE: Duration = Duration::from_secs(1);
+/// Between runs that a 401 asks for: whoever provokes them cannot drive the plugin.
+const FORCED_PAUSE: Duration = Duration::from_secs(5);
+/// The margin before the end: a tenth of the lifetime within these bounds.
+const LEAST_MARGIN: Duration = Duration::from_secs(60);
+const MOST_MARGIN: Duration = Duration::from_secs(300);
+
+/// What a run has brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::k8s) struct Material {
+    /// For `Authorization`.
+    pub(in crate::k8s) token: Option<Authorization>,
+    /// For the TLS handshake.
+    pub(in crate::k8s) identity: Option<KeyPair>,
+    /// Changes with the token or the certificate.
+    pub(in crate::k8s) generation: u64,
+    /// Changes with the certificate.
+    pub(in crate::k8s) certificate: u64,
+}
+
+/// The state of one configuration's credentials.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    held: Option<Held>,
+    failure: Option<Failure>,
+    backoff: Backoff,
+    /// The number of the last run that was started.
+    run: u64,
+    running: bool,
+    started: Option<Instant>,
+    forced: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Held {
+    material: Arc<Material>,
+    /// The run that brought or confirmed them.
+    run: u64,
+    expires: Option<Instant>,
+    refresh: Option<Instant>,
+    /// Whether they were expired on arrival.
+    stillborn: bool,
+    used: bool,
+}
+
+#[derive(Debug)]
+struct Failure {
+    error: CredentialError,
+    run: u64,
+    until: Instant,
+}
+
+/// What somebody who needs credentials does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Uses these; with `refresh`, also starts a run that nobody waits for.
+    Have { material: Arc<Material>, refresh: bool },
+    /// Gives up.
+    Failed(CredentialError),
+    /// Waits for the end of this run; with `start`, starts it first.
+    Wait { run: u64, start: bool },
+    /// Looks again at this time.
+    Later(Instant),
+}
+
+/// What somebody does whose credentials were answered with 401.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rejected {
+    /// There are other credentials already.
+    Newer,
+    /// Nothing: it was tried just now.
+    TooSoon,
+    /// Waits for the end of this run; with `start`, starts it first.
+    Wait { run: u64, start: bool },
+}
+
+/// How long credentials last, from when they arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lasting {
+    /// Until somebody rejects them.
+    ForEver,
+    /// That long.
+    For(Duration),
+    /// They had expired before.
+    Over,
+}
+
+/// What has changed with a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Changed {
+    /// The credentials now.
+    pub(super) material: Arc<Material>,
+    /// Whether another certificate, or none, has taken the place of the one before; connections have to be closed.
+    pub(super) is_other_certificate: bool,
+    /// The certificate before.
+    pub(super) before: Option<KeyPair>,
+    /// Whether this run ended a series of failures.
+    pub(super) recovered: bool,
+}
+
+impl Schedule {
+    pub(super) fn new() -> Self {
+        Self {
+            held: None,
+            failure: None,
+            backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
+            run: 0,
+            running: false,
+            started: None,
+            forced: None,
+        }
+    }
+
+    /// For somebody who has waited for the end of run `waited`, if for any.
+    pub(super) fn look(&mut self, now: Instant, waited: Option<u64>) -> Look {
+        let backs_off = self.failure.as_ref().is_some_and(|failure| now < failure.until);
+        if let Some(held) = &mut self.held
+            && (held.is_fresh(now) || waited.is_some_and(|run| held.run >= run))
+        {
+            held.used = true;
+            let refresh = held.refresh.is_some_and(|at| at <= now) && !self.running && !backs_off;
+            return Look::Have { material: Arc::clone(&held.material), refresh };
+        }
+        if self.running {
+            return Look::Wait { run: self.run, start: false };
+        }
+        if let Some(failure) = &self.failure
+            && (backs_off || waited.is_some_and(|run| failure.run >= run))
+        {
+            return Look::Failed(failure.error.clone());
+        }
+        let is_stillborn = self.held.as_ref().is_some_and(|held| held.stillborn);
+        match self.started.map(|started| started + STILLBORN_PAUSE) {
+            Some(next) if is_stillborn && now < next => Look::Later(next),
+            _ => Look::Wait { run: self.run + 1, start: true },
+        }
+    }
+
+    /// After a 401 for `generation`.
+    pub(super) fn rejected(&mut self, now: Instant, generation: u64) -> Rejected {
+        if self.held.as_ref().is_some_and(|held| held.material.generation != generation) {
+            return Rejected::Newer;
+        }
+        if self.running {
+            return Rejected::Wait { run: self.run, start: false };
+        }
+        let too_soon = self.forced.is_some_and(|at| now < at + FORCED_PAUSE);
+        let backs_off = self.failure.as_ref().is_some_and(|failure| now < failure.until);
+        if too_soon || backs_off {
+            return Rejected::TooSoon;
+        }
+        self.forced = Some(now);
+        Rejected::Wait { run: self.run + 1, start: true }
+    }
+
+    /// Whether the credentials that run `run` brought are due for a refresh that somebody has use for.
+    pub(super) fn is_due(&self, now: Instant, run: u64) -> bool {
+        let backs_off = self.failure.as_ref().is_some_and(|failure| now < failure.until);
+        !self.running
+            && !backs_off
+            && self.held.as_ref().is_some_and(|held| {
+                held.run == run && held.used && held.is_fresh(now) && held.refresh.is_some_and(|at| at <= now)
+            })
+    }
+
+    /// A run begins. Its number.
+    pub(super) fn start(&mut self, now: Instant) -> u64 {
+        self.run += 1;
+        self.running = true;
+        self.started = Some(now);
+        self.run
+    }
+
+    /// The run has brought these credentials.
+    pub(super) fn succeeded(
+        &mut self,
+        now: Instant,
+        token: Option<Authorization>,
+        identity: Option<KeyPair>,
+        lasting: Lasting,
+    ) -> Changed {
+        let before = self.held.take().map(|held| held.material);
+        let (generation, certificate) = match &before {
+            None => (1, 0),
+            Some(old) => (
+                old.generation + u64::from(old.token != token || old.identity != identity),
+                old.certificate + u64::from(old.identity != identity),
+            ),
+        };
+        let is_other_certificate = certificate != before.as_ref().map_or(0, |old| old.certificate);
+        let before = before.and_then(|old| old.identity.clone());
+        let material = Arc::new(Material { token, identity, generation, certificate });
+        let lifetime = match lasting {
+            Lasting::ForEver => None,
+            Lasting::For(lifetime) => Some(lifetime),
+            Lasting::Over => Some(Duration::ZERO),
+        };
+        self.held = Some(Held {
+            material: Arc::clone(&material),
+            run: self.run,
+            // What ends in thousands of years does not end.
+            expires: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
+            refresh: lifetime.and_then(|lifetime| now.checked_add(lifetime.saturating_sub(margin(lifetime)))),
+            stillborn: lasting == Lasting::Over,
+            used: false,
+        });
+        self.running = false;
+        self.backoff.reset();
+        Changed { material, is_other_certificate, before, recovered: self.failure.take().is_some() }
+    }
+
+    /// The run has failed. True for the first of a series.
+    pub(super) fn failed(&mut self, now: Instant, error: CredentialError) -> bool {
+        let pause = self.backoff.next(0.0);
+        self.running = false;
+        self.failure.replace(Failure { error, run: self.run, until: now + pause }).is_none()
+    }
+
+    /// When the held credentials want to be refreshed, and the run that brought them.
+    pub(super) fn next_refresh(&self) -> Option<(Instant, u64)> {
+        let held = self.held.as_ref()?;
+        let at = held.refresh.filter(|_| !held.stillborn)?;
+        Some((self.failure.as_ref().map_or(at, |failure| at.max(failure.until)), held.run))
+    }
+
+    /// The leaf's last second, if a certificate is held.
+    pub(super) fn not_after(&self) -> Option<i64> {
+        Some(self.held.as_ref()?.material.identity.as_ref()?.validity().not_after)
+    }
+}
+
+impl Held {
+    fn is_fresh(&self, now: Instant) -> bool {
+        !self.stillborn && self.expires.is_none_or(|at| now <= at)
+    }
+}
+
+/// How long before its end a thing that lives for `lifetime` is refreshed; never more than half of it.
+fn margin(lifetime: Duration) -> Duration {
+    (lifetime / 10).clamp(LEAST_MARGIN, MOST_MARGIN).min(lifetime / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &str) -> Option<Authorization> {
+        Authorization::bearer(text).ok()
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A schedule whose first run has brought `text` for `lifetime`.
+    fn held(now: Instant, text: &str, lasting: Lasting) -> Schedule {
+        let mut schedule = Schedule::new();
+        assert_eq!(schedule.look(now, None), Look::Wait { run: 1, start: true });
+        assert_eq!(schedule.start(now), 1);
+        schedule.succeeded(now, token(text), None, lasting);
+        schedule
+    }
+
+    fn error() -> CredentialError {
+        CredentialError::Start("no".to_owned())
+    }
+
+    fn has(look: &Look, generation: u64, wanted: bool) -> bool {
+        matches!(look, Look::Have { material, refresh } if material.generation == generation && *refresh == wanted)
+    }
+
+    #[test]
+    fn one_run_for_everybody_who_comes_meanwhile() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new();
+        assert_eq!(schedule.look(now, None), Look::Wait { run: 1, start: true });
+        schedule.start(now);
+        for _ in 0..3 {
+            assert_eq!(schedule.look(now, None), Look::Wait { run: 1, start: false });
+        }
+        schedule.succeeded(now, token("a"), None, Lasting::ForEver);
+        assert!(has(&schedule.look(now + 3600 * SECOND, Some(1)), 1, false));
+    }
+
+    #[test]
+    fn a_failure_is_shared_for_a_second_that_doubles() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new();
+        schedule.start(now);
+        assert!(schedule.failed(now, error()));
+        assert_eq!(schedule.look(now + SECOND / 2, None), Look::Failed(error()));
+        let late = now + 10 * SECOND;
+        assert_eq!(schedule.look(late, Some(1)), Look::Failed(error()), "who waited for it gets it however late");
+        assert_eq!(schedule.look(late, None), Look::Wait { run: 2, start: true });
+        schedule.start(late);
+        assert!(!schedule.failed(late, error()));
+        assert_eq!(schedule.look(late + SECOND * 3 / 2, None), Look::Failed(error()));
+        assert_eq!(schedule.look(late + 2 * SECOND, None), Look::Wait { run: 3, start: true });
+        for _ in 0..9 {
+            schedule.start(late);
+            schedule.failed(late, error());
+        }
+        assert_eq!(schedule.look(late + 29 * SECOND, None), Look::Failed(error()));
+        assert!(matches!(schedule.look(late + 30 * SECOND, None), Look::Wait { start: true, .. }));
+        schedule.start(late);
+        assert!(schedule.succeeded(late, token("a"), None, Lasting::ForEver).recovered);
+    }
+
+    #[test]
+    fn the_margin_is_a_tenth_within_bounds_and_never_more_than_half() {
+        for (lifetime, expected) in [(30, 15), (100, 50), (120, 60), (600, 60), (1200, 120), (3600, 300), (86400, 300)]
+        {
+            assert_eq!(margin(Duration::from_secs(lifetime)), Duration::from_secs(expected), "{lifetime}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_ahead_lets_nobody_wait_and_a_failed_one_changes_nothing() {
+        let now = Instant::now();
+        let mut schedule = held(now, "a", Lasting::For(600 * SECOND));
+        assert!(has(&schedule.look(now + 538 * SECOND, None), 1, false));
+        let (almost, due) = (now + 539 * SECOND, now + 540 * SECOND);
+        assert!(schedule.is_due(due, 1) && !schedule.is_due(due, 2) && !schedule.is_due(almost, 1));
+        assert!(has(&schedule.look(due, None), 1, true));
+        schedule.start(due);
+        assert!(has(&schedule.look(due, None), 1, false), "one is under way");
+        schedule.failed(due, error());
+        assert!(has(&schedule.look(due, None), 1, false), "backing off");
+        assert!(has(&schedule.look(due + SECOND, None), 1, true));
+        assert!(has(&schedule.look(now + 600 * SECOND, None), 1, true), "expiry is strict");
+        assert_eq!(schedule.look(now + 601 * SECOND, None), Look::Wait { run: 3, start: true });
+    }
+
+    #[test]
+    fn nobody_refreshes_what_nobody_used() {
+        let now = Instant::now();
+        let schedule = held(now, "a", Lasting::For(600 * SECOND));
+        assert!(!schedule.is_due(now + 540 * SECOND, 1));
+        assert_eq!(schedule.next_refresh(), Some((now + 540 * SECOND, 1)));
+    }
+
+    #[test]
+    fn what_is_expired_on_arrival_serves_those_who_waited_and_nobody_else() {
+        let now = Instant::now();
+        let mut schedule = held(now, "a", Lasting::Over);
+        assert!(has(&schedule.look(now, Some(1)), 1, true) || has(&schedule.look(now, Some(1)), 1, false));
+        assert_eq!(schedule.look(now, None), Look::Later(now + SECOND));
+        assert_eq!(schedule.look(now + SECOND, None), Look::Wait { run: 2, start: true });
+        assert_eq!(schedule.next_refresh(), None);
+    }
+
+    #[test]
+    fn many_401s_are_one_run_and_a_flood_one_in_five_seconds() {
+        let now = Instant::now();
+        let mut schedule = held(now, "a", Lasting::ForEver);
+        assert_eq!(schedule.rejected(now, 1), Rejected::Wait { run: 2, start: true });
+        schedule.start(now);
+        assert_eq!(schedule.rejected(now, 1), Rejected::Wait { run: 2, start: false });
+        schedule.succeeded(now, token("b"), None, Lasting::ForEver);
+        assert_eq!(schedule.rejected(now, 1), Rejected::Newer);
+        assert_eq!(schedule.rejected(now + 4 * SECOND, 2), Rejected::TooSoon);
+        assert_eq!(schedule.rejected(now + 5 * SECOND, 2), Rejected::Wait { run: 3, start: true });
+        let mut runs = 0;
+        let mut schedule = held(now, "a", Lasting::ForEver);
+        for tick in 0..600 {
+            let at = now + tick * SECOND / 10;
+            if let Rejected::Wait { start: true, .. } = schedule.rejected(at, 1) {
+                runs += 1;
+                schedule.start(at);
+                schedule.succeeded(at, token("a"), None, Lasting::ForEver);
+            }
+        }
+        assert_eq!(runs, 12);
+    }
+
+    #[test]
+    fn the_same_answer_again_is_no_change() {
+        let now = Instant::now();
+        let mut schedule = held(now, "a", Lasting::ForEver);
+        schedule.start(now);
+        let changed = schedule.succeeded(now, token("a"), None, Lasting::ForEver);
+        assert_eq!((changed.material.generation, changed.is_other_certificate), (1, false));
+        schedule.start(now);
+        let changed = schedule.succeeded(now, token("b"), None, Lasting::ForEver);
+        assert_eq!(
+            (changed.material.generation, changed.material.certificate, changed.is_other_certificate),
+            (2, 0, false)
+        );
+    }
+}

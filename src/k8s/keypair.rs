@@ -1,0 +1,102 @@
+//! A client certificate with its key, as TLS presents it. Pure.
+
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::tls;
+use super::x509::{self, Validity};
+
+/// A certificate chain and the key of its leaf; they belong together.
+#[derive(Clone, Debug)]
+pub(super) struct KeyPair {
+    key: Arc<CertifiedKey>,
+    validity: Validity,
+}
+
+/// Why two texts are not a key pair, in Go's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadPair {
+    /// One of them is not what it should be, or they do not belong together.
+    #[error("failed parsing client key/certificate: {0}")]
+    Pair(String),
+    /// The leaf is not a certificate that can be understood.
+    #[error("failed parsing client leaf certificate: {0}")]
+    Leaf(String),
+}
+
+impl KeyPair {
+    /// From a chain and a key in PEM. Keys: PKCS#8, PKCS#1, SEC1; RSA, ECDSA P-256 and P-384, Ed25519.
+    pub(super) fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, BadPair> {
+        let pair = |why: &str| BadPair::Pair(why.to_owned());
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<_, _>>()
+            .map_err(|_| pair("the certificate is not PEM"))?;
+        let Some(leaf) = chain.first() else {
+            return Err(pair("tls: failed to find any PEM data in certificate input"));
+        };
+        let leaf = leaf.clone();
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|_| pair("tls: failed to find any PEM data in key input"))?;
+        let key = CertifiedKey::from_der(chain, key, &tls::provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => pair("tls: private key does not match public key"),
+            rustls::Error::InvalidCertificate(error) => BadPair::Leaf(error.to_string()),
+            _ => pair("tls: failed to parse private key"),
+        })?;
+        key.keys_match().map_err(|_| pair("tls: private key does not match public key"))?;
+        let validity = x509::validity(&leaf).ok_or_else(|| BadPair::Leaf("it has no validity period".to_owned()))?;
+        Ok(Self { key: Arc::new(key), validity })
+    }
+
+    /// For a TLS configuration.
+    pub(super) fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.key)
+    }
+
+    /// When the leaf is valid.
+    pub(super) fn validity(&self) -> Validity {
+        self.validity
+    }
+}
+
+impl PartialEq for KeyPair {
+    /// By content. Equal leaves have the same public key, and each key was found to fit its leaf.
+    fn eq(&self, other: &Self) -> bool {
+        self.key.cert == other.key.cert
+    }
+}
+
+impl Eq for KeyPair {}
+
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests {
+    use super::*;
+
+    fn made(algorithm: &'static rcgen::SignatureAlgorithm) -> (String, String) {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let params = rcgen::CertificateParams::new(vec!["me".to_owned()]).unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn a_pair_fits_or_is_refused() {
+        let algorithms = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519];
+        let made = algorithms.map(made);
+        for (chain, key) in &made {
+            let pair = KeyPair::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+            assert_eq!(pair, pair.clone());
+        }
+        let parse =
+            |chain: &str, key: &str| KeyPair::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err().to_string();
+        let prefix = "failed parsing client key/certificate: tls: ";
+        let [(chain, key), (_, other), _] = &made;
+        assert_eq!(parse(chain, other), format!("{prefix}private key does not match public key"));
+        assert_eq!(parse("", key), format!("{prefix}failed to find any PEM data in certificate input"));
+        assert_eq!(parse(chain, ""), format!("{prefix}failed to find any PEM data in key input"));
+        let garbled = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+        assert!(parse(garbled, key).starts_with("failed parsing client leaf certificate: "));
+    }
+}
