@@ -91,6 +91,9 @@ _tailpod() {
             tailpod__subcmd__generate__subcmd__manifests,boot)
                 cmd="tailpod__subcmd__generate__subcmd__manifests__subcmd__boot"
                 ;;
+            tailpod__subcmd__proxy,classify)
+                cmd="tailpod__subcmd__proxy__subcmd__classify"
+                ;;
             tailpod__subcmd__sandbox,control)
                 cmd="tailpod__subcmd__sandbox__subcmd__control"
                 ;;
@@ -814,7 +817,7 @@ _tailpod() {
             return 0
             ;;
         tailpod__subcmd__proxy)
-            opts="-q -v -h --config --mode --listen --proxy-protocol --tls --tls-cert --tls-key --kubeconfig --context --socket --service --service-grants --local-addr --deny-unrecorded-streams --server-timing --json --quiet --verbose --color --log-format --help"
+            opts="-q -v -h --config --mode --listen --proxy-protocol --tls --tls-cert --tls-key --kubeconfig --context --socket --service --service-grants --local-addr --deny-unrecorded-streams --server-timing --json --quiet --verbose --color --log-format --help classify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -908,6 +911,28 @@ _tailpod() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tailpod__subcmd__proxy__subcmd__classify)
+            opts="-q -v -h --json --quiet --verbose --color --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0

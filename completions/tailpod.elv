@@ -95,6 +95,18 @@ set edit:completion:arg-completer[tailpod] = {|@words|
             cand --verbose 'Say more; twice: everything'
             cand -h 'Print help (see more with ''--help'')'
             cand --help 'Print help (see more with ''--help'')'
+            cand classify 'Say what requests are about, as kube-apiserver sees them'
+        }
+        &'tailpod;proxy;classify'= {
+            cand --color 'When to use colour'
+            cand --log-format 'How log lines look'
+            cand --json 'Print results as JSON'
+            cand -q 'Say less: warnings and errors; twice: errors only'
+            cand --quiet 'Say less: warnings and errors; twice: errors only'
+            cand -v 'Say more; twice: everything'
+            cand --verbose 'Say more; twice: everything'
+            cand -h 'Print help (see more with ''--help'')'
+            cand --help 'Print help (see more with ''--help'')'
         }
         &'tailpod;certs'= {
             cand --color 'When to use colour'

@@ -1,5 +1,7 @@
 //! `tailpod proxy`: the Kubernetes API for tailnet peers, beside a tailscaled that runs already.
 
+mod classify;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +30,9 @@ const BEHIND_SERVE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::
 /// How to proxy.
 #[derive(Debug, clap::Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    subcommand_value_name = "COMMAND",
     long_about = "Proxy the Kubernetes API over the tailnet.\n\n\
         Asks tailscaled who each caller is and passes the request on to the API server, as that user (`--mode auth`) or \
         untouched (`--mode noauth`). Runs beside a tailscaled that is up already, in TUN or in userspace mode.",
@@ -39,6 +44,9 @@ Examples:
   tailpod proxy --kubeconfig ~/.kube/config       Serve the cluster of a kubeconfig"
 )]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// Config file, or `kube:NAMESPACE/NAME` for a Secret, in the format of k8s-proxy
     #[arg(long, value_name = "SOURCE")]
     config: Option<String>,
@@ -98,6 +106,12 @@ pub struct Args {
     /// Tell in each answer how long identity and upstream took
     #[arg(long)]
     server_timing: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Say what requests are about, as kube-apiserver sees them
+    Classify(classify::Args),
 }
 
 /// Values of `--mode`.
@@ -167,8 +181,12 @@ impl Args {
     }
 }
 
-/// Serves until a signal.
-pub async fn run(args: Args, _out: &Output) -> anyhow::Result<ExitStatus> {
+/// Serves until a signal, or runs a subcommand.
+pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
+    match &args.command {
+        Some(Command::Classify(args)) => return classify::run(args, out),
+        None => {}
+    }
     let vars = ProcessEnv::capture();
     let options = args.options()?;
     let cluster = ClusterArgs { kubeconfig: args.kubeconfig, context: args.context, ..ClusterArgs::default() };
