@@ -10,6 +10,7 @@
 
 grants_of_kubernetes='tailscale.com/cap/kubernetes'
 service_domain=kube.lab.ts.net
+acme_env=() # lib/acme.sh
 
 direct() { [ "$PERSONA" = direct ]; }
 
@@ -42,7 +43,7 @@ node_start() {
   authority
   subject=("$BIN/tailscaled" --tun="${TUN:-userspace-networking}" --port=0 --no-logs-no-support
     --statedir="$CASE/$name-state" --socket="$CASE/$name/tailscaled.sock" "$@")
-  start "$name" SSL_CERT_FILE="$CASE/ca.crt"
+  start "$name" SSL_CERT_FILE="$CASE/ca.crt" "${acme_env[@]}"
   await 10 "the socket of $name" test -S "$CASE/$name/tailscaled.sock"
   "$BIN/tailscale" --socket="$CASE/$name/tailscaled.sock" up --login-server="$CONTROL" \
     --authkey="$(auth_key)" --hostname="$NS-$name" --accept-dns=false --netfilter-mode=off --timeout 30s
@@ -123,9 +124,19 @@ proxy_start() {
   k8s-proxy)
     auth_key >"$CASE/proxy.authkey"
     proxy_config "${2-}"
-    certificate "$service_domain" "$CASE/certs"
-    kubectl create secret tls "$service_domain" -n "$NS" --cert "$CASE/certs/$service_domain.crt" \
-      --key "$CASE/certs/$service_domain.key" >/dev/null
+    if [ ${#acme_env[@]} = 0 ]; then
+      certificate "$service_domain" "$CASE/certs"
+      kubectl create secret tls "$service_domain" -n "$NS" --cert "$CASE/certs/$service_domain.crt" \
+        --key "$CASE/certs/$service_domain.key" >/dev/null
+    else # it has to be there: the operator makes it
+      kubectl create -n "$NS" -f - >/dev/null <<EOF
+apiVersion: v1
+kind: Secret
+metadata: {name: $service_domain}
+type: kubernetes.io/tls
+data: {tls.crt: "", tls.key: ""}
+EOF
+    fi
     proxy_run
     await 30 "the node of the proxy" is_node proxy
     await_said proxy "API server proxy in $proxy_mode mode is listening on"
@@ -133,7 +144,7 @@ proxy_start() {
     ;;
   proxy-serve)
     node_start peer
-    certificate "$service_domain" "$CASE/peer-state/certs"
+    [ ${#acme_env[@]} != 0 ] || certificate "$service_domain" "$CASE/peer-state/certs"
     proxy_port=$(lab_port)
     proxy_run
     await_said proxy "API server proxy in $proxy_mode mode is listening on"
@@ -141,14 +152,14 @@ proxy_start() {
     ;;
   proxy)
     node_start peer
-    certificate "$NS-peer.lab.ts.net" "$CASE/peer-state/certs"
+    [ ${#acme_env[@]} != 0 ] || certificate "$NS-peer.lab.ts.net" "$CASE/peer-state/certs"
     proxy_port=$(lab_port)
     proxy_run
     await_said proxy "API server proxy in $proxy_mode mode is listening on"
     ;;
   proxy-tun)
     TUN=tailpod0 node_start peer
-    certificate "$NS-peer.lab.ts.net" "$CASE/peer-state/certs"
+    [ ${#acme_env[@]} != 0 ] || certificate "$NS-peer.lab.ts.net" "$CASE/peer-state/certs"
     proxy_run
     await_said proxy "API server proxy in $proxy_mode mode is listening on"
     ;;
@@ -161,7 +172,7 @@ proxy_run() {
   k8s-proxy)
     subject=("$LAB/bin/k8s-proxy")
     start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" TS_K8S_PROXY_CONFIG="$CASE/proxy.hujson" POD_NAME=proxy \
-      TS_NO_LOGS_NO_SUPPORT=true SSL_CERT_FILE="$CASE/ca.crt" "$@"
+      TS_NO_LOGS_NO_SUPPORT=true SSL_CERT_FILE="$CASE/ca.crt" "${acme_env[@]}" "$@"
     ;;
   proxy-serve)
     subject=("$TAILPOD" proxy --mode "$proxy_mode" --proxy-protocol --service svc:kube

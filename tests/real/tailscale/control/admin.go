@@ -35,6 +35,7 @@ import (
 //	POST   /reject?status=N                               answer N to every node; 0 ends it
 //	PUT    /grants                                        what every peer may do to every node: a capability map
 //	POST   /nodes/{id}/tags[?tag=TAG]...                  its tags are these; without any it is its user's again
+//	PUT    /challenges?url=URL                            ACME challenges of nodes go to this challtestsrv
 //	POST   /nodes/{id}/service                            it alone hosts the Service (service.go)
 func (t *tailnet) admin() http.Handler {
 	mux := http.NewServeMux()
@@ -69,6 +70,11 @@ func (t *tailnet) admin() http.Handler {
 		n.Tags = r.Form["tag"]
 	}))
 	mux.HandleFunc("POST /nodes/{id}/service", t.hostService)
+	mux.HandleFunc("PUT /challenges", func(_ http.ResponseWriter, r *http.Request) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.challenges = r.FormValue("url")
+	})
 	return mux
 }
 

@@ -33,16 +33,20 @@ type tailnet struct {
 	keys     map[string]authKey
 	admitted map[key.NodePublic]bool // nodes that need no key any more
 	hosted   map[key.NodePublic]bool // nodes that host the Service, or did
+
+	challenges string // where ACME challenges go; empty: nowhere
 }
 
 func newTailnet(s *testcontrol.Server) *tailnet {
-	return &tailnet{
+	t := &tailnet{
 		server:   s,
 		noise:    key.NewMachine(),
 		keys:     map[string]authKey{},
 		admitted: map[key.NodePublic]bool{},
 		hosted:   map[key.NodePublic]bool{},
 	}
+	s.OnSetDNS = t.setDNS
+	return t
 }
 
 func (t *tailnet) rejecting() int {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -60,4 +62,21 @@ func (t *tailnet) hostService(w http.ResponseWriter, r *http.Request) {
 		}
 		t.hosted[n.Key] = isHost(n)
 	}
+}
+
+// setDNS publishes a node's answer to an ACME challenge.
+func (t *tailnet) setDNS(req *tailcfg.SetDNSRequest) error {
+	t.mu.Lock()
+	url := t.challenges
+	t.mu.Unlock()
+	if url == "" {
+		return errors.New("no DNS server for challenges")
+	}
+	body, err := json.Marshal(map[string]string{"host": req.Name + ".", "value": req.Value})
+	must(err)
+	res, err := http.Post(url+"/set-txt", "application/json", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
 }

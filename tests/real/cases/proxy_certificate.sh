@@ -1,0 +1,15 @@
+# The certificate is issued while the proxy runs, by an authority that checks who asks: once, however often it is shown.
+# personas: k8s-proxy proxy proxy-serve
+. "$HERE/proxy.sh"
+. "$HERE/acme.sh"
+acme_start
+grants "$(groups lab:admins)"
+# With one of its own the replica has to say that it is the one that orders.
+proxy_start auth 'apiServerProxy: {enabled: true, mode: $mode, serviceName: "svc:kube", issueCerts: true}'
+client_start
+admins
+await 30 "the proxy to answer" reaches
+k get namespace "$NS" >/dev/null
+k auth whoami >/dev/null
+is "orders" "$(issued)" 1
+seen_as "$(login client)" lab:admins
