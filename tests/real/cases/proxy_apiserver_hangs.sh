@@ -1,6 +1,6 @@
 # The API server accepts connections and says nothing: other clients and the health of the proxy do not suffer, and a
 # request that was waiting is answered when it is back.
-# personas: k8s-proxy proxy proxy-serve
+# personas: k8s-proxy proxy
 . "$HERE/proxy.sh"
 lab_of lab:admins
 apiserver_pause

@@ -1,5 +1,5 @@
 # The API server is killed and comes back: an error that says so meanwhile, then service as before.
-# personas: k8s-proxy proxy proxy-serve
+# personas: k8s-proxy proxy
 . "$HERE/proxy.sh"
 lab_of lab:admins
 status() { http "/api/v1/namespaces/$NS/configmaps" -o "$CASE/body" -w '%{http_code}'; }

@@ -1,5 +1,5 @@
 # `attach`, with and without a terminal: output of the running process, and input to it.
-# personas: direct k8s-proxy proxy proxy-serve
+# personas: direct k8s-proxy proxy
 . "$HERE/proxy.sh"
 lab_of lab:admins
 pod_start

@@ -1,5 +1,5 @@
 # `cp` of 100 MB, both ways, byte for byte; over SPDY too.
-# personas: direct k8s-proxy proxy proxy-serve
+# personas: direct k8s-proxy proxy
 . "$HERE/proxy.sh"
 lab_of lab:admins
 pod_start

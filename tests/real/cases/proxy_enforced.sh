@@ -1,5 +1,5 @@
 # Recording is enforced and there is no recorder: nothing gets through, and the answer says why.
-# personas: k8s-proxy proxy proxy-serve
+# personas: k8s-proxy proxy
 . "$HERE/proxy.sh"
 lab_of lab:admins
 pod_start

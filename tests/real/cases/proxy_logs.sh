@@ -1,5 +1,5 @@
 # Logs, whole and followed: each line is there when it is written.
-# personas: direct k8s-proxy proxy proxy-serve
+# personas: direct k8s-proxy proxy
 . "$HERE/proxy.sh"
 lab_of lab:admins
 pod_start

@@ -1,5 +1,5 @@
 # noauth: a path, not an identity. The client's own token counts, and nothing is added to it.
-# personas: k8s-proxy proxy proxy-serve
+# personas: k8s-proxy proxy
 . "$HERE/proxy.sh"
 grants "$(groups lab:admins)"
 proxy_start noauth

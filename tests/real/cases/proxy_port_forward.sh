@@ -1,5 +1,5 @@
 # `port-forward`: several connections at once through one session, whole, in both directions.
-# personas: direct k8s-proxy proxy proxy-serve
+# personas: direct k8s-proxy proxy
 . "$HERE/proxy.sh"
 lab_of lab:admins
 pod_start

@@ -1,5 +1,5 @@
 # `exec -it`: a terminal of the client's size, which follows it when that changes, and the exit code of the shell.
-# personas: direct k8s-proxy proxy proxy-serve
+# personas: direct k8s-proxy proxy
 . "$HERE/proxy.sh"
 lab_of lab:admins
 pod_start

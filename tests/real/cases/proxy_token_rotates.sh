@@ -1,5 +1,5 @@
 # The proxy's account gets another token and the old one is refused: no client notices.
-# personas: k8s-proxy proxy proxy-serve
+# personas: k8s-proxy proxy
 # original: no, it reads the file again after up to a minute only, and requests fail until then
 . "$HERE/proxy.sh"
 lab_of lab:admins

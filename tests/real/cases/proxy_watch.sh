@@ -1,5 +1,5 @@
 # Watches: every event arrives as it happens, and a client that has gone is gone at the API server too.
-# personas: direct k8s-proxy proxy proxy-serve
+# personas: direct k8s-proxy proxy
 . "$HERE/proxy.sh"
 lab_of lab:admins
 k create configmap before >/dev/null

@@ -41,12 +41,19 @@ node_start() {
   local name=$1
   shift
   authority
+  node_run "$name" "$@"
+  "$BIN/tailscale" --socket="$CASE/$name/tailscaled.sock" up --login-server="$CONTROL" \
+    --authkey="$(auth_key)" --hostname="$NS-$name" --accept-dns=false ${TUN:+--netfilter-mode=off} --timeout 30s
+}
+
+# node_run NAME [FLAG...]: the daemon alone; again, after it has ended.
+node_run() {
+  local name=$1
+  shift
   subject=("$BIN/tailscaled" --tun="${TUN:-userspace-networking}" --port=0 --no-logs-no-support
     --statedir="$CASE/$name-state" --socket="$CASE/$name/tailscaled.sock" "$@")
   start "$name" SSL_CERT_FILE="$CASE/ca.crt" "${acme_env[@]}"
   await 10 "the socket of $name" test -S "$CASE/$name/tailscaled.sock"
-  "$BIN/tailscale" --socket="$CASE/$name/tailscaled.sock" up --login-server="$CONTROL" \
-    --authkey="$(auth_key)" --hostname="$NS-$name" --accept-dns=false --netfilter-mode=off --timeout 30s
 }
 
 # node_id_of NAME: what control calls the node of that hostname; for a node that has no socket of its own to ask.
