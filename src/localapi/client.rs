@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -86,9 +87,15 @@ pub(super) struct Transport {
     streams: reqwest::Client,
     pub(super) socket: PathBuf,
     said: Mutex<Versions>,
+    unknown_state: AtomicBool,
 }
 
 impl Transport {
+    /// Whether an unknown state is news to whoever talks to this daemon: yes, once.
+    pub(super) fn is_first_unknown_state(&self) -> bool {
+        !self.unknown_state.swap(true, Ordering::Relaxed)
+    }
+
     pub(super) fn new(socket: &Path, capver: u32) -> Self {
         let builder = || {
             let mut headers = HeaderMap::new();
@@ -103,6 +110,7 @@ impl Transport {
         let build = |builder: reqwest::ClientBuilder| builder.build().expect("without TLS nothing can fail to load");
         Self {
             calls: build(builder()),
+            unknown_state: AtomicBool::new(false),
             streams: build(builder().pool_max_idle_per_host(0)),
             socket: socket.to_owned(),
             said: Mutex::default(),

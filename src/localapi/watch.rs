@@ -309,6 +309,8 @@ impl Follower {
         let complete = notify.initial_status.is_some() || notify.net_map.is_some();
         let fell_behind = notify.err_message.as_deref().is_some_and(|text| text.starts_with(FELL_BEHIND));
         let mut update = Arc::make_mut(&mut self.model).apply(notify);
+        // The model does not outlive a watch that is opened afresh; the warning was given all the same.
+        update.unknown_state = update.unknown_state.filter(|_| self.localapi.transport.is_first_unknown_state());
         if update.wants_dns_refresh {
             stream.dns_wanted = true;
         }

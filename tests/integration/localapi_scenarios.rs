@@ -55,6 +55,8 @@ async fn s08_a_state_that_is_not_known_yet() {
     // In the steady state as well.
     scene.notify(json!({"State": 43, "SomethingElse": null})).await;
     scene.notify(running()).await;
+    scene.notify(json!({"BrowseToURL": "https://login.example/seen"})).await;
+    boot.said("To authenticate, visit: https://login.example/seen").await;
     let ended = boot.stops().await;
     assert_eq!(ended.text().matches("a state this version does not know").count(), 1, "{}", ended.text());
 }

@@ -23,6 +23,8 @@ impl Boot {
     pub(super) fn steady_bus(&mut self, update: &BusUpdate, now: Instant, actions: &mut Vec<Action>) {
         match update.state {
             Some(State::Running) => self.back(actions),
+            // A newer daemon's (localapi.md 5): not known to be bad.
+            Some(State::Unknown) => {}
             Some(state) => self.left_running(state, now, actions),
             None => {}
         }
