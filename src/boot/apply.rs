@@ -2,9 +2,9 @@
 
 use tokio_util::sync::CancellationToken;
 
+use super::context::Context;
 use super::flags::{self, FlagsOutcome};
 use super::prefs::{self, Identity};
-use super::shell::Context;
 use super::{argv, chain, login};
 
 /// Compares and patches. Each change is logged as `old -> new`; nothing is sent when nothing differs.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::shell::Context;
+use super::context::Context;
 use crate::health::{BindError, HealthHandle, HealthRoutes, MetricsRoutes, Routes, Server};
 use crate::node;
 

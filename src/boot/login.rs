@@ -4,11 +4,11 @@ use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
+use super::context::Context;
 use super::flags::{self, FlagsOutcome};
 use super::keyfile::{KeyFile, KeyFileError};
 use super::machine::{LoginError, LoginSource};
 use super::prefs::{self, Identity};
-use super::shell::Context;
 use super::tailscale_cli::{self, CliError};
 use super::{argv, chain};
 use crate::daemon::exit::Exit;

@@ -4,8 +4,10 @@
 //! Secret, tailscaled and its socket, local HTTP, login, what follows a login, the steady state, the way out.
 //! Follows upstream's `cmd/containerboot`.
 
+mod announce;
 mod apply;
 pub mod argv;
+mod context;
 pub mod files;
 pub mod flags;
 pub mod healthcheck;
@@ -19,6 +21,7 @@ pub mod plan;
 pub mod policy;
 pub mod prefs;
 pub mod prepare;
+mod publish;
 mod reissue;
 mod reload;
 mod shell;
@@ -67,10 +70,10 @@ pub async fn run(settings: Settings, inherited: &Environment, signals: &mut Sign
     let policy = policy::policy(&settings, prepared.store());
     let boot = machine::Boot::new(policy, deadline);
     let api = LocalApi::new(&settings.daemon.socket);
-    let baseline = reload::Baseline::read(shell::config_path(&settings));
+    let baseline = reload::Baseline::read(context::config_path(&settings));
     let environment = children_environment(&settings, inherited);
     let children = reaper::Children::new();
-    let context = shell::Context { settings, environment, children, prepared, api, baseline };
+    let context = context::Context { settings, environment, children, prepared, api, baseline };
     shell::Shell::new(context, boot).run(signals).await
 }
 

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use tokio_util::sync::CancellationToken;
 
 use super::chain;
-use super::shell::Context;
+use super::context::Context;
 use crate::authkey::{self, KeySource, Scope};
 use crate::k8s::state;
 use crate::settings::{Mode, StateStore};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::shell::{Context, config_path};
+use super::context::{Context, config_path};
 use crate::filewatch::FileWatch;
 use crate::localapi::LocalApi;
 use crate::settings::conffile::{self, UnknownKeys};

@@ -14,21 +14,19 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::context::Context;
 use super::machine::{Action, Announcement, Boot, Death, Event, Level, LoginError, LoginSource, Outcome};
-use super::prepare::{Prepared, StateSecret};
-use super::{apply, argv, chain, http, login, reissue, reload, stop};
+use super::{announce, apply, argv, chain, http, login, publish, reissue, reload, stop};
 use crate::daemon::exit::Exit;
-use crate::daemon::program::{Environment, Program};
-use crate::daemon::reaper::{self, Children};
+use crate::daemon::program::Program;
+use crate::daemon::reaper;
 use crate::daemon::socket;
 use crate::daemon::tailscaled::Tailscaled;
 use crate::health::{HealthHandle, Weight};
-use crate::k8s::event::{EventKind, PodEvent, PodRef};
-use crate::k8s::publisher::{self, Publisher, SecretTarget, Slot};
+use crate::k8s::publisher::{self, Publisher, SecretTarget};
 use crate::localapi::LocalApi;
 use crate::node;
-use crate::secret::Secret;
-use crate::settings::{Credentials, Login, Mode, Persona, Settings};
+use crate::settings::Persona;
 use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
 
 /// Limit of one state-writing call to the API server or the daemon after the boot deadline's part (W31).
@@ -36,9 +34,6 @@ pub(super) const OPERATION_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long tailscaled may take to exit when it is stopped for a reissue.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-
-/// Best effort: an Event that the API server does not take within this time is not worth a later exit.
-const ANNOUNCE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The loop's own deadline ends the wait for the socket; this one only bounds the task.
 const SOCKET_LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -51,36 +46,6 @@ const DEATH_SHOWS: Duration = Duration::from_millis(250);
 
 /// How often a loop without events shows that it lives; below a third of [`crate::health::STALLED`].
 const HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// Everything the tasks of one boot share.
-#[derive(Debug)]
-pub(super) struct Context {
-    pub(super) settings: Settings,
-    pub(super) environment: Environment,
-    pub(super) children: Children,
-    pub(super) prepared: Prepared,
-    pub(super) api: LocalApi,
-    pub(super) baseline: reload::Baseline,
-}
-
-impl Context {
-    pub(super) fn secret(&self) -> Option<&StateSecret> {
-        self.prepared.secret.as_ref()
-    }
-
-    /// Every secret that a child may have been given, for keeping them out of its words.
-    pub(super) fn secrets(&self) -> Vec<Secret<String>> {
-        let given = match &self.settings.login {
-            Login::AuthKey(key) => Some(key),
-            Login::Credentials(Credentials::OAuth { secret, .. }) => Some(secret),
-            Login::Credentials(Credentials::IdToken { token, .. }) => Some(token),
-            Login::Credentials(Credentials::Ambient { .. } | Credentials::Audience { .. }) | Login::Interactive => None,
-        };
-        // A path is no secret, and an empty text would be found everywhere.
-        let is_secret = |secret: &&Secret<String>| !secret.expose().is_empty() && !secret.expose().starts_with("file:");
-        given.into_iter().chain(&self.prepared.adopted_key).filter(is_secret).cloned().collect()
-    }
-}
 
 /// The running boot.
 pub(super) struct Shell {
@@ -239,7 +204,9 @@ impl Shell {
                 let stop = self.incarnation.clone();
                 self.daemon_task(async move { Event::PrefsApplied(apply::apply(&context, &stop).await) });
             }
-            Action::DeleteAuthKey => self.task(async move { Event::AuthKeyDeleted(delete_auth_key(&context).await) }),
+            Action::DeleteAuthKey => {
+                self.task(async move { Event::AuthKeyDeleted(publish::delete_auth_key(&context).await) });
+            }
             Action::Publish(device) => self.publish(&device),
             Action::WatchConfig => {
                 self.tasks.spawn("config watch", |stop| async move {
@@ -357,7 +324,7 @@ impl Shell {
         let publisher = self.publisher.get_or_insert_with(|| {
             let target = SecretTarget { cluster: secret.cluster.clone(), secret: secret.name.clone() };
             let (publisher, writer, outcomes) = publisher::publisher(target);
-            self.errands.spawn(publish(writer, outcomes, self.events.clone(), self.root.clone()));
+            self.errands.spawn(publish::keep_published(writer, outcomes, self.events.clone(), self.root.clone()));
             publisher
         });
         publisher.device_id(&device.id);
@@ -367,19 +334,7 @@ impl Shell {
     fn announce(&mut self, announcement: Announcement) {
         let Persona::Tailpod = self.context.settings.persona else { return };
         let context = Arc::clone(&self.context);
-        self.announcements.spawn(async move {
-            let Some(secret) = context.secret() else { return };
-            let pod = &context.settings.pod;
-            let (Some(name), Some(uid)) = (&pod.name, &pod.uid) else { return };
-            let pod = PodRef { name: name.clone(), uid: uid.clone() };
-            let reason = announcement.reason.to_owned();
-            let event = PodEvent { kind: EventKind::Warning, reason, message: announcement.message };
-            match timeout(ANNOUNCE_LIMIT, secret.cluster.emit_event(&pod, &event)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!("the Event {} was not written: {error}", announcement.reason),
-                Err(_) => tracing::debug!("the Event {} was not written in time", announcement.reason),
-            }
-        });
+        self.announcements.spawn(announce::announce(context, announcement));
     }
 
     fn report_health(&self) {
@@ -399,55 +354,6 @@ fn is_failure(event: &Event) -> bool {
         Event::UpFinished(outcome) | Event::SetFinished(outcome) | Event::PrefsApplied(outcome) => outcome.is_err(),
         Event::LoginSubmitted(outcome) => matches!(outcome, Err(LoginError::Refused(_))),
         _ => false,
-    }
-}
-
-/// Writes the device keys and tells the loop how that goes.
-async fn publish(
-    writer: publisher::Writer<SecretTarget>,
-    mut outcomes: mpsc::Receiver<publisher::Outcome>,
-    events: mpsc::Sender<Event>,
-    stop: CancellationToken,
-) {
-    let mut writing = std::pin::pin!(writer.run(stop));
-    let mut denied = None;
-    loop {
-        let event = tokio::select! {
-            biased;
-            Some(outcome) = outcomes.recv() => match outcome {
-                publisher::Outcome::Written(Slot::DeviceId) => continue,
-                publisher::Outcome::Written(_) => Event::Published,
-                publisher::Outcome::Delayed(..) => Event::PublishDelayed,
-                publisher::Outcome::Denied(slot) => {
-                    denied = Some(slot);
-                    continue;
-                }
-            },
-            ended = &mut writing => match ended {
-                Ok(()) => return,
-                Err(error) => {
-                    if let Some(rule) = error.missing_rule() {
-                        tracing::warn!("the Role lacks:\n{rule}");
-                    }
-                    // Told in the same breath as the end.
-                    while let Ok(outcome) = outcomes.try_recv() {
-                        if let publisher::Outcome::Denied(slot) = outcome {
-                            denied = Some(slot);
-                        }
-                    }
-                    let what = match denied {
-                        Some(Slot::DeviceEndpoints) => "storing device IPs and FQDN in Kubernetes Secret",
-                        Some(Slot::HttpsEndpoint) => "storing the HTTPS endpoint in Kubernetes Secret",
-                        Some(Slot::DeviceId) | None => "storing device ID in Kubernetes Secret",
-                    };
-                    let _ = events.send(Event::PublishDenied(format!("{what}: {}", chain(&error)))).await;
-                    return;
-                }
-            },
-        };
-        if events.send(event).await.is_err() {
-            return;
-        }
     }
 }
 
@@ -489,22 +395,4 @@ async fn tune_gro(api: &LocalApi) {
         Err(error) => error.to_string(),
     };
     tracing::warn!("[unexpected] error enabling UDP GRO forwarding: {problem}");
-}
-
-async fn delete_auth_key(context: &Context) -> Result<(), String> {
-    let Some(secret) = context.secret() else { return Ok(()) };
-    let removal = secret.cluster.remove_key(&secret.name, crate::k8s::state::AUTHKEY);
-    match timeout(OPERATION_LIMIT, removal).await {
-        Ok(Ok(_removed_or_absent)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("context deadline exceeded".to_owned()),
-    }
-}
-
-/// Whether a config file configures the node; its path.
-pub(super) fn config_path(settings: &Settings) -> Option<&std::path::Path> {
-    match &settings.mode {
-        Mode::OneStep(config) => Some(&config.path),
-        Mode::AuthOnce | Mode::AlwaysAuth => None,
-    }
 }

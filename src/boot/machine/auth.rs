@@ -5,20 +5,13 @@
 //! us try the key sources in their order, each failure classified (localapi.md 9.1).
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::super::login_failure::{self, Class, Decision};
-use super::{Action, Boot, BusUpdate, Event, Finish, Level, LoginError, LoginHealth, LoginSource};
-use super::{Mode, Outcome, Persona, Phase, Policy, Steady, Store};
+use super::super::login_failure::{self, Class};
+use super::verdict::STALE_WARNING;
+use super::{Action, Boot, BusUpdate, Event, Level, LoginError, LoginHealth, LoginSource};
+use super::{Mode, Persona, Phase, Policy};
 use crate::localapi::types::{State, Warning};
-use crate::secret::redact_keys;
-
-/// After a second key was handed over, a message about the first one may still be on its way...
-const IN_FLIGHT: Duration = Duration::from_millis(300);
-
-/// ...and a warning that says the same of both is not repeated; if it still stands by then it is about the second. So
-/// is one that came while the key was being handed over.
-const STALE_WARNING: Duration = Duration::from_secs(5);
 
 /// The data of the phase.
 #[derive(Debug)]
@@ -26,20 +19,20 @@ pub struct Authenticating {
     /// For everything up to Running.
     deadline: Instant,
     /// What is being done to log in.
-    login: Login,
+    pub(super) login: Login,
     /// Sources not tried yet (tailpod).
     sources: VecDeque<LoginSource>,
     /// The last source that really held something, and how many did.
-    tried: Option<LoginSource>,
-    attempts: u32,
+    pub(super) tried: Option<LoginSource>,
+    pub(super) attempts: u32,
     /// How far the comparison of prefs with the settings is (tailpod).
-    prefs: Prefs,
+    pub(super) prefs: Prefs,
     /// The state that was logged last, so that nothing repeats.
     logged: Option<State>,
     /// The login-state warning that stands.
-    warning: Option<Warning>,
+    pub(super) warning: Option<Warning>,
     /// Since when the login has looked broken (one-step), and when to look again.
-    suspect: Option<Suspect>,
+    pub(super) suspect: Option<Suspect>,
     /// Whether a human is being waited for; moves the deadline (W19).
     human_since: Option<Instant>,
 }
@@ -57,16 +50,16 @@ pub enum Login {
 
 /// Prefs of a node that is already logged in are compared once (boot.md E.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Prefs {
+pub(super) enum Prefs {
     Untouched,
     UnderWay,
     Done,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Suspect {
-    since: Instant,
-    look_again: Option<Instant>,
+pub(super) struct Suspect {
+    pub(super) since: Instant,
+    pub(super) look_again: Option<Instant>,
 }
 
 impl Authenticating {
@@ -93,7 +86,7 @@ impl Authenticating {
     }
 
     /// A login carries the settings with it, so only an untouched node needs the comparison.
-    fn apply_prefs(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn apply_prefs(&mut self, actions: &mut Vec<Action>) {
         if self.prefs == Prefs::Untouched && self.login == Login::Untouched {
             self.prefs = Prefs::UnderWay;
             actions.push(Action::ApplyPrefs);
@@ -211,7 +204,7 @@ impl Boot {
         }
     }
 
-    fn try_next_source(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn try_next_source(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let Phase::Authenticating(auth) = &mut self.phase else { return };
         auth.warning = None;
         let source = auth.sources.pop_front();
@@ -226,104 +219,6 @@ impl Boot {
         }
         auth.login = Login::UnderWay(source.clone());
         actions.push(Action::Login(source));
-    }
-
-    /// Every key was tried and refused.
-    fn out_of_keys(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let Phase::Authenticating(auth) = &mut self.phase else { return };
-        let from_secret = auth.tried == Some(LoginSource::Secret);
-        if from_secret && self.policy.store == Store::Writable {
-            return self.reissue(
-                "the auth key in the state Secret was refused, asking for a new one there".to_owned(),
-                now,
-                actions,
-            );
-        }
-        let text = self.node.last_login_error.clone().unwrap_or_default();
-        let class = login_failure::classify(&text);
-        self.login_failed(class, &text, actions);
-    }
-
-    /// Decides whether the login has failed for good. `said` is what the daemon said just now.
-    fn weigh(&mut self, said: Option<&str>, now: Instant, actions: &mut Vec<Action>) {
-        match (self.policy.mode, self.policy.persona) {
-            (Mode::OneStep, _) => self.weigh_reissue(now, actions),
-            (_, Persona::Tailpod) => self.weigh_key(said, now, actions),
-            (_, Persona::Containerboot) => {}
-        }
-    }
-
-    /// One-step: has the key of the config file failed?
-    fn weigh_reissue(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let state = self.node.state;
-        let Phase::Authenticating(auth) = &mut self.phase else { return };
-        let since = auth.suspect.map_or(now, |suspect| suspect.since);
-        let warning = auth.warning.as_ref();
-        let decision =
-            login_failure::reissue_decision(self.policy.persona, state, warning, since, now, login_failure::GRACE);
-        auth.suspect = match decision {
-            Decision::Withdrawn => None,
-            Decision::Wait(more) => Some(Suspect { since, look_again: Some(now + more) }),
-            // A key is never asked for while the way to control is in trouble: the old device would be deleted for
-            // nothing. The boot deadline ends the wait.
-            Decision::ProbeControl => Some(Suspect { since, look_again: None }),
-            Decision::Reissue => return self.one_step_login_lost(state == Some(State::NeedsLogin), now, actions),
-        };
-    }
-
-    /// tailpod with keys: the daemon's answer to the key it was handed.
-    fn weigh_key(&mut self, said: Option<&str>, now: Instant, actions: &mut Vec<Action>) {
-        let Phase::Authenticating(auth) = &self.phase else { return };
-        let Login::Submitted(source, since) = &auth.login else { return };
-        let stands = auth.warning.as_ref().and_then(|warning| warning.args.get("error"));
-        let text = match said {
-            Some(text) if auth.attempts <= 1 || now >= *since + IN_FLIGHT => text.to_owned(),
-            None if now < *since + STALE_WARNING => return,
-            None => stands.cloned().unwrap_or_default(),
-            Some(_in_flight) => return,
-        };
-        let class = login_failure::classify(&text);
-        let source = source.clone();
-        if class.needs_new_key() {
-            self.refused(&source, &text, now, actions);
-        }
-    }
-
-    fn refused(&mut self, source: &LoginSource, text: &str, now: Instant, actions: &mut Vec<Action>) {
-        self.node.last_login_error = Some(text.to_owned());
-        let class = login_failure::classify(text);
-        let line = format!("{source} was refused: {}", redact_keys(text));
-        actions.push(Action::Log(Level::Warn, line));
-        if class.needs_new_key() {
-            self.try_next_source(now, actions);
-        } else {
-            self.login_failed(class, text, actions);
-        }
-    }
-
-    fn one_step_login_lost(&mut self, needs_login: bool, now: Instant, actions: &mut Vec<Action>) {
-        if self.policy.store != Store::Writable {
-            // Upstream acts on the warning only in kube-store mode.
-            if !needs_login {
-                return;
-            }
-            let text = "invalid state: tailscaled daemon started with a config file, but tailscale is not logged in: \
-                        ensure you pass a valid auth key in the config file";
-            if self.policy.is_tailpod()
-                && let Some(why) = self.node.last_login_error.clone()
-            {
-                return self.login_failed(login_failure::classify(&why), &why, actions);
-            }
-            return self.fail(text.to_owned(), actions);
-        }
-        let line = if needs_login {
-            "Auth key missing or invalid (NeedsLogin state), disconnecting from control and requesting new key from \
-             operator"
-        } else {
-            "Auth key failed to authenticate (may be expired or single-use), disconnecting from control and \
-             requesting new key from operator"
-        };
-        self.reissue(line.to_owned(), now, actions);
     }
 
     pub(super) fn auth_event(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
@@ -419,78 +314,6 @@ impl Boot {
     fn waiting_for_human(&mut self, now: Instant) {
         if let Phase::Authenticating(auth) = &mut self.phase {
             auth.human_since.get_or_insert(now);
-        }
-    }
-
-    /// Running: P8 begins.
-    fn authenticated(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let mut steps = VecDeque::new();
-        if !self.node.finished {
-            if self.policy.mode == Mode::AuthOnce && !self.policy.is_tailpod() {
-                steps.push_back(Finish::Set);
-            }
-            let once = self.policy.mode == Mode::AuthOnce || self.policy.delete_authkey;
-            if once && self.policy.store == Store::Writable {
-                steps.push_back(Finish::DeleteAuthKey);
-            }
-        }
-        if self.policy.is_tailpod()
-            && self.policy.mode != Mode::OneStep
-            && let Phase::Authenticating(auth) = &mut self.phase
-        {
-            // A node that was Running before its state was ever looked at still gets its settings.
-            auth.apply_prefs(actions);
-            if auth.prefs == Prefs::UnderWay {
-                steps.push_front(Finish::Prefs);
-            }
-        }
-        self.next_finish(steps, now, actions);
-    }
-
-    fn next_finish(&mut self, steps: VecDeque<Finish>, now: Instant, actions: &mut Vec<Action>) {
-        match steps.front() {
-            Some(Finish::Prefs) => self.phase = Phase::Finishing(steps),
-            Some(Finish::Set) => {
-                actions.push(Action::Log(Level::Info, "Running 'tailscale set'".to_owned()));
-                actions.push(Action::RunSet);
-                self.phase = Phase::Finishing(steps);
-            }
-            Some(Finish::DeleteAuthKey) => {
-                actions.push(Action::Log(Level::Info, "Deleting authkey from Kubernetes Secret".to_owned()));
-                actions.push(Action::DeleteAuthKey);
-                self.phase = Phase::Finishing(steps);
-            }
-            None => {
-                self.node.finished = true;
-                if self.policy.mode == Mode::OneStep && !self.node.config_watched {
-                    self.node.config_watched = true;
-                    actions.push(Action::WatchConfig);
-                }
-                self.phase = Phase::Steady(Steady::default());
-                self.pass(actions);
-                // Running may have been lost while the steps above were done.
-                if let Some(state) = self.node.state.filter(|state| *state != State::Running) {
-                    self.left_running(state, now, actions);
-                }
-            }
-        }
-    }
-
-    pub(super) fn finish_event(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
-        let Phase::Finishing(steps) = &mut self.phase else { return };
-        match event {
-            Event::SetFinished(Err(text)) => {
-                self.stop(Outcome::Failed(format!("failed to auth tailscale: tailscale set failed: {text}")), actions);
-            }
-            Event::AuthKeyDeleted(Err(text)) => {
-                self.stop(Outcome::Failed(format!("deleting authkey from Kubernetes Secret: {text}")), actions);
-            }
-            Event::PrefsApplied(Ok(())) | Event::SetFinished(Ok(())) | Event::AuthKeyDeleted(Ok(())) => {
-                let mut steps = std::mem::take(steps);
-                steps.pop_front();
-                self.next_finish(steps, now, actions);
-            }
-            _ => {}
         }
     }
 }

@@ -6,260 +6,37 @@
 //! their own. Follows upstream's `cmd/containerboot/main.go`; where tailpod departs from it, [`Policy`] says so.
 
 mod auth;
+mod event;
+mod finish;
+mod policy;
 mod reissue;
 mod restart;
 mod steady;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use auth::{Authenticating, Login};
+pub use event::{Action, Announcement, Death, Event, Level, LoginError, Outcome};
+pub use policy::{LoginSource, Mode, Policy, Store};
 pub use reissue::Reissue;
 pub use steady::Steady;
 
 use super::login_failure::{Class, LoginFailure};
 use crate::daemon::restart::Deaths;
 use crate::localapi::types::State;
-use crate::node::update::News;
 pub use crate::node::update::{BusUpdate, Device, LoginHealth};
 use crate::secret::redact_keys;
-use crate::settings::{Persona, RestartDaemon};
+use crate::settings::Persona;
 
 /// How long tailpod tolerates a state other than Running, or a bus that cannot be opened, before it gives up.
 pub const EXCURSION_LIMIT: Duration = Duration::from_secs(30);
 
 /// Upstream's limit for a bus that cannot be opened (boot.md, Appendix D).
 pub const BUS_LIMIT: Duration = Duration::from_secs(60);
-
-/// What of the settings decides the course of a boot.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// Whose contract applies.
-    pub persona: Persona,
-    /// What configures the node.
-    pub mode: Mode,
-    /// What may be done with the state Secret.
-    pub store: Store,
-    /// Where tailpod finds something to log in with, in the order to try. Empty: a human logs in.
-    pub login_sources: Vec<LoginSource>,
-    /// tailpod: log in even when the state holds a login (`--force-reauth`).
-    pub force_login: bool,
-    /// From the end of host preparation to Running.
-    pub boot_timeout: Duration,
-    /// tailpod: how long a human may take.
-    pub login_timeout: Duration,
-    /// What an uninvited death of tailscaled leads to.
-    pub restart: RestartDaemon,
-    /// Delete the Secret's `authkey` after the first success.
-    pub delete_authkey: bool,
-    /// The control server, when it is not the default one: for messages.
-    pub control_url: Option<String>,
-    /// The tags asked for: for messages.
-    pub tags: Vec<String>,
-    /// Ask tailscaled to tune UDP GRO forwarding.
-    pub tune_gro: bool,
-    /// Link the default socket path to ours.
-    pub link_socket: bool,
-}
-
-impl Policy {
-    fn is_tailpod(&self) -> bool {
-        self.persona == Persona::Tailpod
-    }
-}
-
-/// [`crate::settings::Mode`] without its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// A config file configures the node.
-    OneStep,
-    /// Log in only when needed.
-    AuthOnce,
-    /// Log in on every start.
-    AlwaysAuth,
-}
-
-/// What may be done with the state Secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// There is none.
-    None,
-    /// There is one and it cannot be patched.
-    ReadOnly,
-    /// "kube-store mode" of boot.md: patches are allowed.
-    Writable,
-}
-
-/// Something tailpod can log in with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LoginSource {
-    /// `TS_AUTHKEY=file:<path>`, re-read at every attempt.
-    File(PathBuf),
-    /// A literal `TS_AUTHKEY` (or an OAuth or ARN text in it).
-    Environment,
-    /// Client id, client secret, ID token or audience.
-    Credentials,
-    /// Key `authkey` of the state Secret.
-    Secret,
-    /// Nothing: control hands out a URL for a human.
-    Human,
-}
-
-impl fmt::Display for LoginSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "the auth key in `{}`", path.display()),
-            Self::Environment => f.write_str("the auth key in TS_AUTHKEY"),
-            Self::Credentials => f.write_str("the client credentials"),
-            Self::Secret => f.write_str("the auth key in the state Secret"),
-            Self::Human => f.write_str("a login in the browser"),
-        }
-    }
-}
-
-/// How a child ended, as the message shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Death(pub String);
-
-/// Why a try to log in did not even start, or failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LoginError {
-    /// The source holds nothing (no file, no such Secret key): try the next one.
-    Unavailable(String),
-    /// It was tried and refused; the daemon's or the CLI's words.
-    Refused(String),
-    /// The deadline or a stop ended it.
-    Interrupted,
-}
-
-/// What happened in the world.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// tailscaled accepts connections.
-    Listening,
-    /// tailscaled could not be started, or the wait for its socket failed.
-    NotStarted(String),
-    /// tailscaled has exited.
-    DaemonExited(Death),
-    /// A bus message.
-    Bus(BusUpdate),
-    /// The bus ended or cannot be opened; it is being re-opened.
-    BusLost(String),
-    /// The bus is open.
-    BusOpened,
-    /// `tailscale up` ended (containerboot).
-    UpFinished(Result<(), String>),
-    /// `tailscale set` ended (containerboot).
-    SetFinished(Result<(), String>),
-    /// A login was handed to the daemon, or could not be (tailpod).
-    LoginSubmitted(Result<(), LoginError>),
-    /// Prefs were compared and changed (tailpod).
-    PrefsApplied(Result<(), String>),
-    /// The Secret's `authkey` was deleted.
-    AuthKeyDeleted(Result<(), String>),
-    /// The device keys of the last [`Action::Publish`] are in the Secret.
-    Published,
-    /// They are not, and will be retried.
-    PublishDelayed,
-    /// They never will be: permission is missing.
-    PublishDenied(String),
-    /// The reissue request is in the Secret and a new key arrived, or not.
-    NewKey(Result<(), String>),
-    /// The identity keys are gone from the Secret, or not.
-    IdentityCleared(Result<(), String>),
-    /// A side task failed in a way that ends the boot.
-    SideFailed(String),
-    /// SIGTERM or SIGINT.
-    Signal,
-    /// [`Boot::deadline`] has passed.
-    Tick,
-}
-
-impl From<News> for Event {
-    fn from(news: News) -> Self {
-        match news {
-            News::Opened => Self::BusOpened,
-            News::Update(update) => Self::Bus(update),
-            News::Lost(reason) => Self::BusLost(reason),
-        }
-    }
-}
-
-/// What the shell shall do. Actions are performed in order; none blocks the loop.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Log one line.
-    Log(Level, String),
-    /// Start the local HTTP listeners (once per process).
-    ServeHttp,
-    /// LocalAPI `set-udp-gro-forwarding`.
-    TuneGro,
-    /// Link the default socket path.
-    LinkSocket,
-    /// Open the bus, replacing an open one.
-    WatchBus,
-    /// Run `tailscale up`.
-    RunUp,
-    /// Run `tailscale set`.
-    RunSet,
-    /// Log in with this (tailpod).
-    Login(LoginSource),
-    /// Compare prefs with the settings and change what differs (tailpod).
-    ApplyPrefs,
-    /// Delete `authkey` from the Secret.
-    DeleteAuthKey,
-    /// Write these device keys, id first (boot.md 5.4).
-    Publish(Device),
-    /// Watch the config file and have the daemon reload it.
-    WatchConfig,
-    /// Disconnect from control, set the reissue marker, wait for a new key.
-    RequestReissue,
-    /// Stop tailscaled; its end is then expected.
-    StopDaemon,
-    /// Remove the identity from the Secret and verify.
-    ClearIdentity,
-    /// Start tailscaled again.
-    SpawnDaemon,
-    /// Tell the cluster (best effort).
-    Announce(Announcement),
-    /// Leave: the orderly shutdown, then this outcome.
-    Stop(Outcome),
-}
-
-/// A Kubernetes Event on the Pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announcement {
-    /// UpperCamelCase reason.
-    pub reason: &'static str,
-    /// One sentence for a person.
-    pub message: String,
-}
-
-/// Severity of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// Part of the story.
-    Info,
-    /// Needs attention.
-    Warn,
-}
-
-/// How a boot ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Stopped because asked: exit 0.
-    Requested,
-    /// A new auth key arrived and a restart will use it: exit 0.
-    Reissued,
-    /// The operation failed: exit 1.
-    Failed(String),
-    /// The login failed in a known way: the class's own exit code (tailpod).
-    LoginFailed(LoginFailure),
-}
 
 /// A boot under way.
 #[derive(Debug)]

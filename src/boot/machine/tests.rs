@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::localapi::types::Warning;
+use crate::settings::RestartDaemon;
 
 fn policy(persona: Persona, mode: Mode, store: Store) -> Policy {
     Policy {
