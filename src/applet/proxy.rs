@@ -14,6 +14,7 @@ use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
 use crate::cli::report::Advise;
+use crate::k8s::upstream::{Upstream, Whose};
 use crate::localapi::LocalApi;
 use crate::proxy::{
     At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, ServerTiming, Surroundings, Tls,
@@ -190,12 +191,18 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
     let vars = ProcessEnv::capture();
     let options = args.options()?;
     let cluster = ClusterArgs { kubeconfig: args.kubeconfig, context: args.context, ..ClusterArgs::default() };
-    let _access = cluster.access(&vars)?;
+    let access = cluster.access(&vars)?;
     let socket = args.socket.unwrap_or_else(|| socket(&vars));
     let mut signals = Signals::install().context("cannot watch for signals")?;
     // A connection takes two descriptors.
     shutdown::raise_open_files_limit().context("cannot raise the limit on open files")?;
-    let surroundings = Surroundings { localapi: LocalApi::new(&socket), metrics: Arc::new(Metrics::default()) };
+    let whose = match options.mode {
+        Mode::Auth => Whose::Ours,
+        Mode::NoAuth => Whose::Nobodys,
+    };
+    let upstream = Upstream::open(&access, whose).await?;
+    let metrics = Arc::new(Metrics::default());
+    let surroundings = Surroundings { localapi: LocalApi::new(&socket), upstream, metrics };
     let proxy = Proxy::bind(options, surroundings).await?;
     let stop = CancellationToken::new();
     let stopping = async {

@@ -29,7 +29,7 @@ mod tracked;
 pub mod upstream;
 pub mod watch;
 mod wire;
-mod x509;
+pub mod x509;
 
 use std::fmt;
 use std::sync::Arc;

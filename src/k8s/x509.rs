@@ -5,11 +5,11 @@
 
 /// When a certificate is valid, in seconds since 1970, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Validity {
+pub struct Validity {
     /// First valid second.
-    pub(super) not_before: i64,
+    pub not_before: i64,
     /// Last valid second.
-    pub(super) not_after: i64,
+    pub not_after: i64,
 }
 
 const SEQUENCE: u8 = 0x30;
@@ -20,7 +20,7 @@ const GENERALIZED_TIME: u8 = 0x18;
 const VERSION: u8 = 0xa0;
 
 /// Reads the validity period; `None` when the bytes are not a certificate.
-pub(super) fn validity(certificate: &[u8]) -> Option<Validity> {
+pub fn validity(certificate: &[u8]) -> Option<Validity> {
     let (SEQUENCE, certificate, _) = element(certificate)? else { return None };
     let (SEQUENCE, mut rest, _) = element(certificate)? else { return None };
     if let (VERSION, _, after) = element(rest)? {

@@ -122,6 +122,14 @@ impl Mask {
         }
     }
 
+    /// The mask for consumers that only need to know that something about a node changed.
+    pub fn changes(generation: Generation) -> Self {
+        match generation {
+            Generation::Modern | Generation::Unknown => Self(INITIAL_STATE | NO_PRIVATE_KEYS | PEER_CHANGES),
+            Generation::Legacy => Self::self_only(generation),
+        }
+    }
+
     /// Whether peer deltas were asked for.
     pub(super) fn peers(self) -> Peers {
         if self.0 & PEER_CHANGES == 0 { Peers::Omit } else { Peers::Include }
@@ -173,6 +181,7 @@ mod tests {
         ] {
             assert_eq!(Mask::choose(generation, phase, peers), Mask(expected), "{generation:?} {phase:?} {peers:?}");
         }
+        assert_eq!((Mask::changes(Modern), Mask::changes(Legacy)), (Mask(4114), Mask(26)));
         assert_eq!((Mask::self_only(Modern), Mask::self_only(Legacy)), (Mask(18), Mask(26)));
     }
 }

@@ -4,6 +4,7 @@
 //! [kinds](ErrorKind) a caller can branch on. [`watch`] follows the IPN bus. All generations of daemons from 1.76 on
 //! look the same through [`model::Model`]. Follows upstream's `client/local/local.go`.
 
+mod cert;
 mod client;
 mod error;
 pub mod framer;

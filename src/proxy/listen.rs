@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::net::TcpListener;
 
+use super::tls::{BadCertificate, Certificates};
 use super::{At, Client, Grants, Options};
 use crate::localapi::mask::Version;
 use crate::localapi::types::Status;
@@ -24,6 +25,9 @@ pub enum StartError {
     /// The node is not up.
     #[error("this node has no tailnet IP to listen on")]
     NoAddresses,
+    /// There is no certificate to serve with.
+    #[error("cannot serve TLS")]
+    Certificate(#[from] BadCertificate),
     /// An address could not be listened on.
     #[error("cannot listen on {addr}")]
     Bind {
@@ -42,6 +46,9 @@ pub enum StartError {
         /// The first version that has it.
         needed: Version,
     },
+    /// A task that has to run for ever ended.
+    #[error("{0}")]
+    Ended(String),
     /// Clients could not be told apart there.
     #[error("will not listen on {addr}: {why}")]
     Unsafe {
@@ -53,16 +60,20 @@ pub enum StartError {
 }
 
 /// Binds the listeners that `options` ask for, on the node that `localapi` knows.
-pub(super) async fn bind(options: &Options, localapi: &LocalApi) -> Result<Vec<TcpListener>, StartError> {
+pub(super) async fn bind(
+    options: &Options,
+    localapi: &LocalApi,
+) -> Result<(Vec<TcpListener>, Certificates), StartError> {
     let status = localapi.status(Peers::Omit).await.map_err(StartError::Daemon)?;
     let version = localapi.versions().version.unwrap_or_default();
     check_version(options, &version)?;
     let mut listeners = Vec::new();
+    let certificates = Certificates::open(&options.listen.tls, localapi, status.cert_domains.clone())?;
     for addr in addresses(options, &status)? {
         let listener = TcpListener::bind(addr).await.map_err(|source| StartError::Bind { addr, source })?;
         listeners.push(listener);
     }
-    Ok(listeners)
+    Ok((listeners, certificates))
 }
 
 /// An older daemon would serve without telling who calls, or with grants of somebody else.

@@ -6,33 +6,49 @@
 //! the answer is no and nothing is forwarded.
 
 pub mod access;
+mod access_log;
+mod buffers;
 pub mod config;
 pub mod config_source;
+mod connection;
+mod exchange;
 pub mod explain;
+mod forward;
 pub mod grants;
 pub mod headers;
+mod identity;
+mod lane;
 pub mod life;
 mod listen;
 pub mod metrics;
+mod netmap;
 pub mod outgoing;
 pub mod policy;
+mod pool;
 pub mod proxy_protocol;
 pub mod refusal;
+mod reply;
+mod request;
 pub mod route;
 mod serve;
 pub mod serve_config;
 pub mod status;
+mod stream;
+mod tls;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::k8s::upstream::Upstream;
 use crate::localapi::LocalApi;
 
 pub use self::listen::StartError;
 pub use self::metrics::Metrics;
 pub use self::serve::Proxy;
+pub use self::tls::BadCertificate;
 
 /// Whether callers become Kubernetes users here (api-proxy.md 1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,6 +192,8 @@ impl Default for Limits {
 pub struct Surroundings {
     /// The daemon that knows the peers.
     pub localapi: LocalApi,
+    /// The API server.
+    pub upstream: Upstream,
     /// Counters, shared with whoever serves them.
     pub metrics: Arc<Metrics>,
 }

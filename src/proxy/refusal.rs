@@ -41,13 +41,15 @@ pub enum Reason {
     Upstream,
     /// The upstream credentials could not be had.
     Credentials,
+    /// The API server no longer accepts the upstream credentials; a 401 would send the caller to log in anew.
+    Stale,
     /// What was about to be sent breaks an invariant; a defect of this program.
     Invariant,
 }
 
 impl Reason {
     /// Every reason, for counters that start at zero.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Identity,
         Self::Grants,
         Self::Impersonation,
@@ -63,6 +65,7 @@ impl Reason {
         Self::TooLarge,
         Self::Upstream,
         Self::Credentials,
+        Self::Stale,
         Self::Invariant,
     ];
 
@@ -84,6 +87,7 @@ impl Reason {
             Self::TooLarge => "too-large",
             Self::Upstream => "upstream",
             Self::Credentials => "credentials",
+            Self::Stale => "stale-credentials",
             Self::Invariant => "invariant",
         }
     }
@@ -95,6 +99,7 @@ impl Reason {
             Self::Identity | Self::Grants | Self::Impersonation | Self::Invariant => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Group | Self::NoRecorder | Self::Upgrade | Self::NodeCommand | Self::Stream => StatusCode::FORBIDDEN,
             Self::Unrecorded | Self::Upstream | Self::Credentials => StatusCode::BAD_GATEWAY,
+            Self::Stale => StatusCode::SERVICE_UNAVAILABLE,
             Self::Path | Self::Query | Self::Request => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }

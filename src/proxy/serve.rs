@@ -1,18 +1,46 @@
-//! Listening, serving and stopping.
+//! Serving and stopping.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Options, StartError, Surroundings, listen};
+use super::identity::Identities;
+use super::netmap::Netmap;
+use super::pool::Pool;
+use super::tls::Certificates;
+use super::{Metrics, Mode, Options, StartError, Surroundings, connection, listen};
+use crate::localapi::LocalApi;
+use crate::shutdown::Tasks;
+
+/// How long to leave a listener alone when connections cannot be accepted (usually: no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the tasks beside the connections may take to stop.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// A proxy whose listeners are bound.
 #[derive(Debug)]
 pub struct Proxy {
-    options: Options,
-    surroundings: Surroundings,
+    shared: Arc<Shared>,
+    localapi: LocalApi,
+    netmap: Netmap,
     listeners: Vec<TcpListener>,
+}
+
+/// What every connection uses.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) identities: Identities,
+    pub(super) certificates: Certificates,
+    pub(super) pool: Pool,
+    pub(super) metrics: Arc<Metrics>,
+    /// No more requests shall begin.
+    pub(super) stop: CancellationToken,
 }
 
 impl Proxy {
@@ -21,8 +49,13 @@ impl Proxy {
     /// # Errors
     /// What was asked for cannot be served safely, or not at all.
     pub async fn bind(options: Options, surroundings: Surroundings) -> Result<Self, StartError> {
-        let listeners = listen::bind(&options, &surroundings.localapi).await?;
-        Ok(Self { options, surroundings, listeners })
+        let Surroundings { localapi, upstream, metrics } = surroundings;
+        let (listeners, certificates) = listen::bind(&options, &localapi).await?;
+        let netmap = Netmap::default();
+        let identities = Identities::new(localapi.clone(), netmap.clone(), &options);
+        let pool = Pool::new(upstream);
+        let shared = Shared { options, identities, certificates, pool, metrics, stop: CancellationToken::new() };
+        Ok(Self { shared: Arc::new(shared), localapi, netmap, listeners })
     }
 
     /// The addresses that are listened on.
@@ -36,9 +69,99 @@ impl Proxy {
     /// # Errors
     /// A listener broke for good.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), StartError> {
-        let Self { options, surroundings, listeners } = self;
-        let _ = (options, surroundings, listeners);
-        stop.cancelled().await;
-        Ok(())
+        let Self { shared, localapi, netmap, listeners } = self;
+        let mut tasks = Tasks::new(CancellationToken::new());
+        tasks.spawn("netmap", |stop| netmap.follow(localapi, stop));
+        {
+            let shared = Arc::clone(&shared);
+            tasks.spawn("pool", |stop| async move { shared.pool.keep_clean(stop).await });
+        }
+        {
+            let shared = Arc::clone(&shared);
+            tasks.spawn("certificates", |stop| async move { shared.certificates.keep_fresh(stop).await });
+        }
+        let mode = match shared.options.mode {
+            Mode::Auth => "auth",
+            Mode::NoAuth => "noauth",
+        };
+        for listener in listeners {
+            if let Ok(addr) = listener.local_addr() {
+                tracing::info!("API server proxy in {mode} mode is listening on {addr}");
+            }
+            let shared = Arc::clone(&shared);
+            tasks.spawn("listener", |stop| accept(listener, shared, stop));
+        }
+        let ended = tokio::select! {
+            () = stop.cancelled() => None,
+            ended = tasks.next_ended() => Some(ended),
+        };
+        shared.stop.cancel();
+        for unclean in tasks.stop(shared.options.limits.drain + SETTLE).await {
+            tracing::warn!("{unclean}");
+        }
+        match ended {
+            None => Ok(()),
+            Some(ended) => Err(StartError::Ended(ended.to_string())),
+        }
+    }
+}
+
+/// Accepts connections until `stop`; then waits for them within the limit.
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) -> Result<(), std::convert::Infallible> {
+    let mut connections = JoinSet::new();
+    let mut failing = false;
+    loop {
+        let accepted = tokio::select! {
+            () = shared.stop.cancelled() => break,
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next() => {
+                note_panic(ended);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, addr)) => {
+                failing = false;
+                connections.spawn(serve_one(Arc::clone(&shared), tcp, addr));
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "cannot accept connections");
+                }
+                let _ = stop.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await;
+            }
+        }
+    }
+    drop(listener);
+    let drained = timeout(shared.options.limits.drain, async {
+        while let Some(ended) = connections.join_next().await {
+            note_panic(ended);
+        }
+    })
+    .await;
+    if drained.is_err() {
+        tracing::info!(open = connections.len(), "closing watches and sessions that are still open");
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+async fn serve_one(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr) {
+    let metrics = Arc::clone(&shared.metrics);
+    let _open = metrics.connection();
+    let stop = shared.stop.clone();
+    connection::serve(shared, tcp, addr, stop).await;
+}
+
+fn note_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("a connection's task panicked: {error}");
     }
 }

@@ -109,7 +109,7 @@ impl Pod {
     }
 
     /// The sandbox's LocalAPI socket.
-    pub(crate) fn backend(&self) -> PathBuf {
+    pub fn backend(&self) -> PathBuf {
         self.root.join("run/api")
     }
 }

@@ -143,6 +143,7 @@ const PURE: &[&str] = &[
     "proxy/policy/mod.rs",
     "proxy/proxy_protocol.rs",
     "proxy/refusal.rs",
+    "proxy/reply.rs",
     "proxy/route/mod.rs",
     "proxy/route/path.rs",
     "proxy/route/query.rs",

@@ -1,0 +1,184 @@
+//! One line for each request: who, as whom, what, and how it ended.
+//!
+//! Never a query string, never a header: commands and tokens may be in them. Answered requests are told at debug,
+//! refusals and what passed unrecorded at info and above (api-proxy.md 10.5).
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper::header::HeaderValue;
+use hyper::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::access::{Impersonation, Peer};
+use super::metrics::Metrics;
+use super::policy::Warning;
+use super::refusal::Refusal;
+use super::request::server_timing;
+use super::route::{RequestInfo, Route};
+use crate::http1::RequestHead;
+
+/// A request as the log tells it.
+pub(super) struct Entry {
+    client: SocketAddr,
+    method: Method,
+    begun: Instant,
+    identified: Option<Instant>,
+    answered: Option<Instant>,
+    peer: Option<Arc<Peer>>,
+    /// User and groups, only where somebody reads them.
+    as_whom: Option<String>,
+    info: Option<RequestInfo>,
+    status: Option<StatusCode>,
+    moved: (u64, u64),
+    problem: Option<String>,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy)]
+pub(super) enum Outcome<'a> {
+    /// The API server's answer was passed on.
+    Answered,
+    /// An answer of ours.
+    Refused(&'a Refusal),
+    /// No complete answer.
+    Aborted,
+}
+
+impl Entry {
+    pub(super) fn begin(client: SocketAddr, head: &RequestHead) -> Self {
+        Self {
+            client,
+            method: head.method.clone(),
+            begun: Instant::now(),
+            identified: None,
+            answered: None,
+            peer: None,
+            as_whom: None,
+            info: None,
+            status: None,
+            moved: (0, 0),
+            problem: None,
+        }
+    }
+
+    pub(super) fn identified(&mut self, peer: &Arc<Peer>) {
+        self.identified = Some(Instant::now());
+        self.peer = Some(Arc::clone(peer));
+    }
+
+    pub(super) fn judged(&mut self, route: &Route) {
+        self.info = Some(route.info.clone());
+    }
+
+    pub(super) fn prepared(&mut self, as_whom: Option<&Impersonation>) {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            self.as_whom = as_whom.map(|as_whom| {
+                let groups: Vec<_> = as_whom.groups().collect();
+                format!("{} [{}]", as_whom.user(), groups.join(" "))
+            });
+        }
+    }
+
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.answered = Some(Instant::now());
+    }
+
+    pub(super) fn moved(&mut self, moved: (u64, u64)) {
+        self.moved = moved;
+    }
+
+    /// Something went wrong, whatever the client is told.
+    pub(super) fn failed(&mut self, error: &dyn Error) {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            // Writing to a `String` cannot fail.
+            let _ = write!(text, ": {error}");
+            cause = error.source();
+        }
+        self.problem = Some(text);
+    }
+
+    /// It passes although somebody wanted it recorded.
+    pub(super) fn warned(&self, warning: Warning) {
+        let (node, who) = self.who();
+        let (verb, resource, namespace, name) = self.what();
+        tracing::warn!(node, who, verb, resource, namespace, name, reason = warning.label(), "passes unrecorded");
+    }
+
+    /// The value of `Server-Timing` so far.
+    pub(super) fn timing(&self) -> HeaderValue {
+        server_timing(self.begun, self.identified, self.answered.unwrap_or(self.begun))
+    }
+
+    /// Counts the request and writes the line.
+    pub(super) fn end(self, metrics: &Metrics, outcome: Outcome<'_>) {
+        let took = self.begun.elapsed();
+        let (verb, ..) = self.what();
+        metrics.took(verb, took);
+        if let Outcome::Refused(refusal) = &outcome {
+            metrics.refused(refusal.reason);
+            return self.refused(refusal);
+        }
+        if matches!(outcome, Outcome::Aborted)
+            && let Some(problem) = &self.problem
+        {
+            let (node, who) = self.who();
+            tracing::info!(client = %self.client, node, who, "a request broke off: {problem}");
+        }
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let (node, who) = self.who();
+            let (verb, resource, namespace, name) = self.what();
+            tracing::debug!(
+                client = %self.client,
+                node,
+                who,
+                as_whom = self.as_whom.as_deref().unwrap_or_default(),
+                method = %self.method,
+                verb,
+                resource,
+                namespace,
+                name,
+                status = self.status.map_or(0, |status| status.as_u16()),
+                sent = self.moved.1,
+                received = self.moved.0,
+                seconds = took.as_secs_f64(),
+                "request"
+            );
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        let (node, who) = self.who();
+        let (verb, resource, namespace, name) = self.what();
+        let status = refusal.status().as_u16();
+        let problem = self.problem.as_deref().unwrap_or(&refusal.message);
+        let reason = refusal.reason.label();
+        let client = self.client;
+        if refusal.status().is_server_error() {
+            tracing::warn!(%client, node, who, verb, resource, namespace, name, status, reason, "refused: {problem}");
+        } else {
+            tracing::info!(%client, node, who, verb, resource, namespace, name, status, reason, "refused: {problem}");
+        }
+    }
+
+    fn who(&self) -> (&str, String) {
+        let peer = self.peer.as_deref();
+        (peer.map_or("", |peer| &peer.node), peer.map(|peer| peer.who().into_owned()).unwrap_or_default())
+    }
+
+    /// Verb, resource with subresource, namespace and name.
+    fn what(&self) -> (&str, String, &str, &str) {
+        let Some(info) = &self.info else { return ("", String::new(), "", "") };
+        let resource = match (info.resource.as_str(), info.subresource.as_str()) {
+            ("", _) => info.path.clone(),
+            (resource, "") => resource.to_owned(),
+            (resource, subresource) => format!("{resource}/{subresource}"),
+        };
+        (&info.verb, resource, &info.namespace, &info.name)
+    }
+}

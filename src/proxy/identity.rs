@@ -1,0 +1,132 @@
+//! Who is at the other end of a connection, from whois alone (api-proxy.md 4).
+//!
+//! An answer belongs to the accepted connection. It is used for at most [`Limits::identity`](super::Limits::identity), not
+//! once the netmap may have changed, and never found again by address: loopback ports are used again within
+//! milliseconds. A failure is never kept, and never answered from what was known before.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::access::{Peer, ServiceAccounts};
+use super::netmap::Netmap;
+use super::{Grants, Options};
+use crate::localapi::types::WhoIs;
+use crate::localapi::{LocalApi, Scope};
+
+/// For one lookup.
+const LIMIT: Duration = Duration::from_secs(5);
+/// In userspace mode tailscaled knows a connection just after it has dialled.
+const REGISTERED: Duration = Duration::from_millis(250);
+
+/// Why nobody is known to be there.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unknown {
+    /// tailscaled does not know the address: not a tailnet peer.
+    #[error("{0} is nobody on the tailnet")]
+    Nobody(SocketAddr),
+    /// tailscaled could not be asked.
+    #[error("cannot ask tailscaled who {0} is")]
+    Unasked(SocketAddr, #[source] crate::localapi::Error),
+    /// tailscaled did not answer in time.
+    #[error("tailscaled did not say in time who {0} is")]
+    Late(SocketAddr),
+}
+
+/// How peers are looked up.
+#[derive(Debug)]
+pub(super) struct Identities {
+    localapi: LocalApi,
+    netmap: Netmap,
+    grants: Grants,
+    service_accounts: ServiceAccounts,
+    keep: Duration,
+}
+
+/// The peer of one accepted connection.
+#[derive(Debug)]
+pub(super) struct Caller {
+    addr: SocketAddr,
+    known: Option<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    peer: Arc<Peer>,
+    at: Instant,
+    generation: u64,
+}
+
+impl Identities {
+    pub(super) fn new(localapi: LocalApi, netmap: Netmap, options: &Options) -> Self {
+        Self {
+            localapi,
+            netmap,
+            grants: options.grants.clone(),
+            service_accounts: ServiceAccounts::default(),
+            keep: options.limits.identity,
+        }
+    }
+
+    /// Who is at `addr`.
+    async fn ask(&self, addr: SocketAddr) -> Result<Peer, Unknown> {
+        let service = async {
+            match &self.grants {
+                Grants::Node => Ok(None),
+                Grants::NodeThenService(name) => self.whois(addr, Scope::Service(name)).await.map(Some),
+            }
+        };
+        let (node, service) = tokio::try_join!(self.whois(addr, Scope::Node), service)?;
+        Ok(Peer::new(&node, service.as_ref(), self.service_accounts))
+    }
+
+    async fn whois(&self, addr: SocketAddr, scope: Scope<'_>) -> Result<WhoIs, Unknown> {
+        match timeout(LIMIT, self.localapi.whois(addr, scope)).await {
+            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(Ok(None)) => Err(Unknown::Nobody(addr)),
+            Ok(Err(error)) => Err(Unknown::Unasked(addr, error)),
+            Err(_) => Err(Unknown::Late(addr)),
+        }
+    }
+}
+
+impl Caller {
+    /// The client at `addr`, about whom nothing is known yet.
+    pub(super) fn new(addr: SocketAddr) -> Self {
+        Self { addr, known: None }
+    }
+
+    /// Its address.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Looks it up when its connection has just been accepted.
+    pub(super) async fn meet(&mut self, identities: &Identities) -> Result<(), Unknown> {
+        let met = self.peer(identities).await;
+        if matches!(met, Err(Unknown::Nobody(addr)) if addr.ip().is_loopback()) {
+            sleep(REGISTERED).await;
+            return self.peer(identities).await.map(drop);
+        }
+        met.map(drop)
+    }
+
+    /// Who it is now.
+    pub(super) async fn peer(&mut self, identities: &Identities) -> Result<Arc<Peer>, Unknown> {
+        // Read before the question: a change during it makes the answer old at once.
+        let generation = identities.netmap.generation();
+        if let Some(known) = &self.known
+            && known.generation == generation
+            && known.at.elapsed() < identities.keep
+        {
+            return Ok(Arc::clone(&known.peer));
+        }
+        self.known = None;
+        let at = Instant::now();
+        let peer = Arc::new(identities.ask(self.addr).await?);
+        self.known = Some(Known { peer: Arc::clone(&peer), at, generation });
+        Ok(peer)
+    }
+}

@@ -1,0 +1,320 @@
+//! One request: from its head to the end of its answer.
+
+use std::sync::Arc;
+
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::access_log::{Entry, Outcome};
+use super::connection::{Connection, Next};
+use super::exchange::{Exchange, Failure};
+use super::forward::{self, Prepared};
+use super::headers::{is_trailer, set_hop, take_hop};
+use super::lane::{Lane, Sink, Source};
+use super::pool::{Link, Repeatable};
+use super::refusal::{Reason, Refusal};
+use super::reply::{self, After};
+use super::serve::Shared;
+use super::{Mode, ServerTiming};
+use crate::http1::{Extensions, Framing, RequestHead, ResponseHead, Version, response_framing, write_response};
+use crate::k8s::upstream::Credentials;
+
+/// Largest body that is kept until it is known that it need not be sent again.
+const LARGEST_COPY: u64 = 64 << 10;
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// What the client gets to know about a request that ended early.
+enum Ended {
+    /// An answer of ours.
+    Refused(Refusal),
+    /// Nothing more: it is gone, or something is missing that it must notice.
+    Aborted,
+}
+
+/// The client's side of a request, as long as no answer has begun.
+struct Client {
+    method: Method,
+    /// Only what decides about the form of an answer.
+    asked: HeaderMap,
+    version: Version,
+    has_body: bool,
+    keeps_alive: bool,
+}
+
+/// Serves one request.
+pub(super) async fn serve(connection: &mut Connection, head: RequestHead) -> Next {
+    let shared = Arc::clone(&connection.shared);
+    let client = Client::of(&head, connection.is_stopping());
+    let mut entry = Entry::begin(connection.caller.addr(), &head);
+    let ended = match forward(connection, &shared, head, &client, &mut entry).await {
+        Ok(next) => {
+            entry.end(&shared.metrics, Outcome::Answered);
+            return next;
+        }
+        Err(ended) => ended,
+    };
+    let Ended::Refused(refusal) = ended else {
+        entry.end(&shared.metrics, Outcome::Aborted);
+        return Next::Abort;
+    };
+    let after = if client.keeps_alive && !client.has_body { After::KeepAlive } else { After::Close };
+    let bytes = reply::refusal(&refusal, &client.method, &client.asked, after);
+    entry.end(&shared.metrics, Outcome::Refused(&refusal));
+    match (connection.write(&bytes).await, after) {
+        (false, _) => Next::Abort,
+        (true, After::KeepAlive) => Next::KeepAlive,
+        (true, After::Close) => Next::Close,
+    }
+}
+
+async fn forward(
+    connection: &mut Connection,
+    shared: &Shared,
+    mut head: RequestHead,
+    client: &Client,
+    entry: &mut Entry,
+) -> Result<Next, Ended> {
+    let peer = connection.caller.peer(&shared.identities).await.map_err(|error| {
+        entry.failed(&error);
+        Refusal::identity()
+    })?;
+    entry.identified(&peer);
+    let judgement = forward::judge(&mut head, &peer, shared.options.unrecorded_streams)?;
+    entry.judged(&judgement.route);
+    shared.metrics.attempted(&judgement.decision);
+    for warning in judgement.decision.verdict.as_ref().map_err(Clone::clone)? {
+        shared.metrics.unrecorded(*warning);
+        entry.warned(*warning);
+    }
+    let base = shared.pool.upstream().base();
+    let mut prepared = forward::prepare(head, judgement, &peer, shared.options.mode, base)?;
+    entry.prepared(prepared.as_whom.as_deref());
+    shared.metrics.proxied();
+
+    // Sent a second time at most once for each reason: a dead connection, credentials that went stale.
+    let mut may_redial = true;
+    let mut may_renew = true;
+    let mut resend: Option<Vec<u8>> = None;
+    loop {
+        let credentials = connection.unless_gone(shared.pool.upstream().credentials()).await.ok_or(Ended::Aborted)?;
+        let credentials = credentials.map_err(|error| {
+            entry.failed(&error);
+            Refusal::new(Reason::Credentials, "the proxy has no credentials for the API server")
+        })?;
+        let bytes = prepared.head(base, credentials.authorization())?;
+        let lane = prepared.lane(bytes, resend.as_deref(), shared.options.mode);
+        let mut link = link(connection, shared, &prepared, may_redial, entry).await?;
+        let used = link.used;
+        let mut exchange =
+            Exchange::new(&mut connection.client, &mut connection.inbox, &mut link, lane, client.version);
+        let answer = match exchange.head().await {
+            Ok(answer) => answer,
+            Err(Failure::NoAnswer(_)) if used && may_redial && prepared.is_safe() => {
+                may_redial = false;
+                continue;
+            }
+            Err(failure) => return Err(gave_up(failure, shared, entry)),
+        };
+        entry.answered(answer.status);
+        if is_ours(shared, &prepared, answer.status) {
+            let is_renewed = renew(shared, &credentials).await;
+            let copy = exchange.take_copy().or_else(|| resend.take());
+            let is_whole =
+                prepared.framing == Framing::None && prepared.hop.upgrade.token().is_none() || copy.is_some();
+            if is_renewed && std::mem::take(&mut may_renew) && is_whole {
+                resend = copy;
+                continue;
+            }
+            let message = "the API server does not accept the credentials of the proxy at the moment";
+            return Err(Refusal::new(Reason::Stale, message).into());
+        }
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            let head = switched(answer, &prepared)?;
+            exchange.answer(&head, Source::Done, Sink::Plain).await.map_err(|_| Ended::Aborted)?;
+            return Ok(Next::Tunnel(Box::new(link)));
+        }
+        let is_kept = answer.keeps_alive();
+        let timing = (shared.options.server_timing == ServerTiming::Show).then(|| entry.timing());
+        let (head, framing, sink, after) = answer_head(answer, client, exchange.is_sent(), timing)
+            .map_err(|refusal| upstream_failed(refusal, shared))?;
+        let source = Source::new(framing, Extensions::Ignore);
+        let done = exchange.answer(&head, source, sink).await;
+        entry.moved(exchange.moved());
+        let is_sent = exchange.is_sent();
+        if let Err(failure) = done {
+            if sink == Sink::Plain && framing == Framing::UntilClose {
+                // The end of the connection is the end of the body: only a reset says that it is not.
+                let _ = connection.client.tcp().set_zero_linger();
+            }
+            return Err(match failure {
+                Failure::ClientGone | Failure::BadBody(_) => Ended::Aborted,
+                failure => {
+                    shared.metrics.upstream_failed();
+                    entry.failed(&failure);
+                    Ended::Aborted
+                }
+            });
+        }
+        if is_kept && is_sent && framing != Framing::UntilClose {
+            shared.pool.give_back(link);
+        }
+        return Ok(if after == After::KeepAlive { Next::KeepAlive } else { Next::Close });
+    }
+}
+
+/// A connection for the request: one that waits, or else a new one.
+async fn link(
+    connection: &mut Connection,
+    shared: &Shared,
+    prepared: &Prepared<'_>,
+    may_wait: bool,
+    entry: &mut Entry,
+) -> Result<Link, Ended> {
+    let repeatable = if prepared.is_safe() { Repeatable::Yes } else { Repeatable::No };
+    if may_wait && let Some(link) = shared.pool.take(repeatable) {
+        return Ok(link);
+    }
+    let dialled = connection.unless_gone(shared.pool.dial()).await.ok_or(Ended::Aborted)?;
+    dialled.map_err(|error| {
+        entry.failed(&error);
+        upstream_failed(Refusal::new(Reason::Upstream, format!("cannot reach the API server: {error}")), shared).into()
+    })
+}
+
+/// Whether an answer is about the proxy's own credentials: a 401, unless it may come from what a Pod or Service answers.
+fn is_ours(shared: &Shared, prepared: &Prepared<'_>, status: StatusCode) -> bool {
+    status == StatusCode::UNAUTHORIZED
+        && shared.options.mode == Mode::Auth
+        && prepared.route.info.subresource != "proxy"
+}
+
+/// Whether there are newer credentials than those that were not accepted.
+async fn renew(shared: &Shared, credentials: &Credentials) -> bool {
+    shared.pool.upstream().rejected(credentials).await
+}
+
+fn gave_up(failure: Failure, shared: &Shared, entry: &mut Entry) -> Ended {
+    entry.failed(&failure);
+    match failure {
+        Failure::ClientGone => Ended::Aborted,
+        Failure::BadBody(error) => Refusal::new(Reason::Request, error.to_string()).into(),
+        Failure::NoAnswer(_) | Failure::BadAnswer(_) | Failure::Truncated(_) => {
+            upstream_failed(Refusal::new(Reason::Upstream, failure.to_string()), shared).into()
+        }
+    }
+}
+
+fn upstream_failed(refusal: Refusal, shared: &Shared) -> Refusal {
+    shared.metrics.upstream_failed();
+    refusal
+}
+
+/// The head of a 101 for the client, if it switches to what the client asked for.
+fn switched(mut answer: ResponseHead, prepared: &Prepared<'_>) -> Result<Vec<u8>, Refusal> {
+    let bad = |why: &str| Refusal::new(Reason::Upstream, format!("the API server switched protocols, but {why}"));
+    let hop = take_hop(&mut answer.headers).map_err(|_| bad("to more than one"))?;
+    if prepared.hop.upgrade.token().is_none() || hop.upgrade != prepared.hop.upgrade {
+        return Err(bad("not to the one that was asked for"));
+    }
+    set_hop(&mut answer.headers, &hop);
+    let mut bytes = Vec::with_capacity(256);
+    write_response(&mut bytes, answer.status, &answer.reason, &answer.headers);
+    Ok(bytes)
+}
+
+/// The head for the client, how the body arrives and leaves, and what follows it.
+fn answer_head(
+    mut answer: ResponseHead,
+    client: &Client,
+    is_sent: bool,
+    timing: Option<HeaderValue>,
+) -> Result<(Vec<u8>, Framing, Sink, After), Refusal> {
+    let bad = |why: String| Refusal::new(Reason::Upstream, format!("the API server's answer is malformed: {why}"));
+    let framing = response_framing(&client.method, &answer).map_err(|error| bad(error.to_string()))?;
+    take_hop(&mut answer.headers).map_err(|refusal| bad(refusal.message))?;
+    let headers = &mut answer.headers;
+    let declared = headers.remove(CONTENT_LENGTH);
+    let is_http11 = client.version == Version::Http11;
+    // A body of the request that nobody read stands before the next request.
+    let mut after = if client.keeps_alive && is_sent { After::KeepAlive } else { After::Close };
+    let sink = match framing {
+        Framing::Length(length) => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            Sink::Plain
+        }
+        Framing::None => {
+            if let Some(length) = declared.filter(|_| answer.status != StatusCode::NO_CONTENT) {
+                headers.insert(CONTENT_LENGTH, length);
+            }
+            Sink::Plain
+        }
+        Framing::Chunked | Framing::UntilClose if is_http11 => {
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            Sink::Chunked
+        }
+        Framing::Chunked | Framing::UntilClose => {
+            after = After::Close;
+            Sink::Plain
+        }
+    };
+    if after == After::Close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(timing) = timing {
+        headers.append(SERVER_TIMING, timing);
+    }
+    let mut bytes = Vec::with_capacity(512);
+    write_response(&mut bytes, answer.status, &answer.reason, headers);
+    Ok((bytes, framing, sink, after))
+}
+
+impl Prepared<'_> {
+    /// What sends the request: its head, and the body as it comes, or once more as it came.
+    fn lane(&self, mut head: Vec<u8>, resend: Option<&[u8]>, mode: Mode) -> Lane {
+        let sink = if self.framing == Framing::Chunked { Sink::Chunked } else { Sink::Plain };
+        if let Some(body) = resend {
+            head.extend_from_slice(body);
+            return Lane::new(head, Source::Done, sink, is_trailer);
+        }
+        let mut lane = Lane::new(head, Source::new(self.framing, Extensions::Refuse), sink, is_trailer);
+        if mode == Mode::Auth && matches!(self.framing, Framing::Length(length) if length <= LARGEST_COPY) {
+            lane.keep_copy();
+        }
+        lane
+    }
+}
+
+impl Client {
+    fn of(head: &RequestHead, is_stopping: bool) -> Self {
+        let mut asked = HeaderMap::new();
+        for value in head.headers.get_all(hyper::header::ACCEPT) {
+            asked.append(hyper::header::ACCEPT, value.clone());
+        }
+        Self {
+            method: head.method.clone(),
+            asked,
+            version: head.version,
+            has_body: head.framing != Framing::None,
+            keeps_alive: !is_stopping && head.version == Version::Http11 && head.keeps_alive(),
+        }
+    }
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The value of `Server-Timing`: who asks, and the API server's part.
+pub(super) fn server_timing(begun: Instant, identified: Option<Instant>, answered: Instant) -> HeaderValue {
+    let identified = identified.unwrap_or(begun);
+    let text = format!(
+        "identity;dur={:.3}, upstream;dur={:.3}",
+        identified.duration_since(begun).as_secs_f64() * 1e3,
+        answered.duration_since(identified).as_secs_f64() * 1e3
+    );
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
