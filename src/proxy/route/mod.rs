@@ -180,6 +180,9 @@ fn kind(tokens: &[&[u8]], reading: Reading<'_>) -> (Kind, usize, Rest) {
             && (line.words.is_empty() || runs(line.words, behind(&shape, is_old)))
     };
     let kind = ROUTES.iter().find(matches).map_or(Kind::Other, |line| line.kind);
+    if matches!(kind, Kind::Session(_)) {
+        return (kind, tokens.len(), Rest::Closed);
+    }
     match (shape.resource(), subresource) {
         // One word more decides, and the kubelet cleans what it gets: all of it must be plain.
         (b"nodes", b"proxy") => (kind, tokens.len(), Rest::Slash),

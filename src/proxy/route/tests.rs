@@ -80,6 +80,7 @@ fn kinds() {
         (format!("{POD}/exec?command=sh"), EXEC, true),
         (format!("{POD}/exec/"), EXEC, false),
         (format!("{POD}/exec/x"), EXEC, true),
+        (format!("{POD}/exec/x/"), EXEC, false),
         (format!("{POD}%2Fexec"), EXEC, false),
         (format!("{POD}%2fexec"), EXEC, false),
         (format!("{POD}/%65xec"), EXEC, false),
