@@ -9,6 +9,8 @@ LAB_LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 lab_start() {
   LAB=$(mktemp -d "${TMPDIR:-/tmp}/tailpod-real.XXXXXX")
   export LAB BIN
+  # The pinned kubectl, not one that happens to be on the machine.
+  export PATH=$BIN:$PATH
   mkdir "$LAB/home" "$LAB/bin" "$LAB/cases"
   trap lab_stop EXIT
   trap 'exit 130' INT
