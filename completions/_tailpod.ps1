@@ -101,7 +101,55 @@ Register-ArgumentCompleter -Native -CommandName 'tailpod' -ScriptBlock {
             [CompletionResult]::new('--verbose', '--verbose', [CompletionResultType]::ParameterName, 'Say more; twice: everything')
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('explain', 'explain', [CompletionResultType]::ParameterValue, 'Show as whom a peer''s requests are made, and by which rules')
+            [CompletionResult]::new('kubeconfig', 'kubeconfig', [CompletionResultType]::ParameterValue, 'Print a kubeconfig for this proxy')
+            [CompletionResult]::new('check', 'check', [CompletionResultType]::ParameterValue, 'Check a config file of k8s-proxy')
             [CompletionResult]::new('classify', 'classify', [CompletionResultType]::ParameterValue, 'Say what requests are about, as kube-apiserver sees them')
+            break
+        }
+        'tailpod;proxy;explain' {
+            [CompletionResult]::new('--peer', '--peer', [CompletionResultType]::ParameterName, 'Tailnet address of the peer, with or without a port')
+            [CompletionResult]::new('--whois', '--whois', [CompletionResultType]::ParameterName, 'File with whois'' answer as JSON, or `-` for standard input')
+            [CompletionResult]::new('--service', '--service', [CompletionResultType]::ParameterName, 'Also count the grants whose destination is this Service, as `--service-grants` does')
+            [CompletionResult]::new('--socket', '--socket', [CompletionResultType]::ParameterName, 'tailscaled''s socket; by default TS_SOCKET')
+            [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use colour')
+            [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How log lines look')
+            [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print results as JSON')
+            [CompletionResult]::new('-q', '-q', [CompletionResultType]::ParameterName, 'Say less: warnings and errors; twice: errors only')
+            [CompletionResult]::new('--quiet', '--quiet', [CompletionResultType]::ParameterName, 'Say less: warnings and errors; twice: errors only')
+            [CompletionResult]::new('-v', '-v', [CompletionResultType]::ParameterName, 'Say more; twice: everything')
+            [CompletionResult]::new('--verbose', '--verbose', [CompletionResultType]::ParameterName, 'Say more; twice: everything')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            break
+        }
+        'tailpod;proxy;kubeconfig' {
+            [CompletionResult]::new('--service', '--service', [CompletionResultType]::ParameterName, 'Tailscale Service that leads to the proxy')
+            [CompletionResult]::new('--server', '--server', [CompletionResultType]::ParameterName, 'Address of the proxy, instead of asking tailscaled')
+            [CompletionResult]::new('--name', '--name', [CompletionResultType]::ParameterName, 'Name of cluster and context; by default the host name of the address')
+            [CompletionResult]::new('--socket', '--socket', [CompletionResultType]::ParameterName, 'tailscaled''s socket; by default TS_SOCKET')
+            [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use colour')
+            [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How log lines look')
+            [CompletionResult]::new('--no-user', '--no-user', [CompletionResultType]::ParameterName, 'For a proxy in noauth mode: leave the user out, since everybody brings their own credentials')
+            [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print results as JSON')
+            [CompletionResult]::new('-q', '-q', [CompletionResultType]::ParameterName, 'Say less: warnings and errors; twice: errors only')
+            [CompletionResult]::new('--quiet', '--quiet', [CompletionResultType]::ParameterName, 'Say less: warnings and errors; twice: errors only')
+            [CompletionResult]::new('-v', '-v', [CompletionResultType]::ParameterName, 'Say more; twice: everything')
+            [CompletionResult]::new('--verbose', '--verbose', [CompletionResultType]::ParameterName, 'Say more; twice: everything')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            break
+        }
+        'tailpod;proxy;check' {
+            [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use colour')
+            [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How log lines look')
+            [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print results as JSON')
+            [CompletionResult]::new('-q', '-q', [CompletionResultType]::ParameterName, 'Say less: warnings and errors; twice: errors only')
+            [CompletionResult]::new('--quiet', '--quiet', [CompletionResultType]::ParameterName, 'Say less: warnings and errors; twice: errors only')
+            [CompletionResult]::new('-v', '-v', [CompletionResultType]::ParameterName, 'Say more; twice: everything')
+            [CompletionResult]::new('--verbose', '--verbose', [CompletionResultType]::ParameterName, 'Say more; twice: everything')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             break
         }
         'tailpod;proxy;classify' {

@@ -70,34 +70,73 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_su
 complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
 complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -s v -l verbose -d 'Say more; twice: everything'
 complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l config -d 'Config file, or `kube:NAMESPACE/NAME` for a Secret, in the format of k8s-proxy' -r
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l mode -d 'Whether callers become Kubernetes users here' -r -f -a "auth\t'The peer\'s identity becomes impersonation headers, sent with our own credentials'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l config -d 'Config file, or `kube:NAMESPACE/NAME` for a Secret, in the format of k8s-proxy' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l mode -d 'Whether callers become Kubernetes users here' -r -f -a "auth\t'The peer\'s identity becomes impersonation headers, sent with our own credentials'
 noauth\t'Callers bring their own credentials; none are added'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l listen -d 'Address to listen on; by default port 443 wherever tailnet peers arrive' -r
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l tls -d 'Where certificates come from; `off` is the default with `--proxy-protocol`' -r -f -a "tailscale\t'Certificates that tailscaled gets for the node\'s names'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l listen -d 'Address to listen on; by default port 443 wherever tailnet peers arrive' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l tls -d 'Where certificates come from; `off` is the default with `--proxy-protocol`' -r -f -a "tailscale\t'Certificates that tailscaled gets for the node\'s names'
 files\t'The files `--tls-cert` and `--tls-key`'
 off\t'None: tailscaled or WireGuard has encrypted already'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l tls-cert -d 'Certificate chain for `--tls files`, PEM; read again when it changes' -r -F
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l tls-key -d 'Private key for `--tls files`, PEM' -r -F
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l context -d 'Context of the kubeconfig, if not the current one' -r
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l socket -d 'tailscaled\'s socket; by default TS_SOCKET' -r -F
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l service -d 'Tailscale Service to serve' -r
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l local-addr -d 'Serve health and metrics there' -r
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l tls-cert -d 'Certificate chain for `--tls files`, PEM; read again when it changes' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l tls-key -d 'Private key for `--tls files`, PEM' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l socket -d 'tailscaled\'s socket; by default TS_SOCKET' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l service -d 'Tailscale Service to serve' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l local-addr -d 'Serve health and metrics there' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Even through a pipe'
 never\t'Never'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
 json\t'One JSON object per line'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l proxy-protocol -d 'Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default'
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l service-grants -d 'Also count grants whose destination is the Service, after those of the node'
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l deny-unrecorded-streams -d 'While recording is enforced, refuse every stream that cannot be recorded, port-forward included'
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l server-timing -d 'Tell in each answer how long identity and upstream took'
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -l json -d 'Print results as JSON'
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -s v -l verbose -d 'Say more; twice: everything'
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from classify" -f -a "classify" -d 'Say what requests are about, as kube-apiserver sees them'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l proxy-protocol -d 'Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l service-grants -d 'Also count grants whose destination is the Service, after those of the node'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l deny-unrecorded-streams -d 'While recording is enforced, refuse every stream that cannot be recorded, port-forward included'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l server-timing -d 'Tell in each answer how long identity and upstream took'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -f -a "explain" -d 'Show as whom a peer\'s requests are made, and by which rules'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -f -a "kubeconfig" -d 'Print a kubeconfig for this proxy'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -f -a "check" -d 'Check a config file of k8s-proxy'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -f -a "classify" -d 'Say what requests are about, as kube-apiserver sees them'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from explain" -l peer -d 'Tailnet address of the peer, with or without a port' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from explain" -l whois -d 'File with whois\' answer as JSON, or `-` for standard input' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from explain" -l service -d 'Also count the grants whose destination is this Service, as `--service-grants` does' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from explain" -l socket -d 'tailscaled\'s socket; by default TS_SOCKET' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from explain" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from explain" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from explain" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from explain" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from explain" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from kubeconfig" -l service -d 'Tailscale Service that leads to the proxy' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from kubeconfig" -l server -d 'Address of the proxy, instead of asking tailscaled' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from kubeconfig" -l name -d 'Name of cluster and context; by default the host name of the address' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from kubeconfig" -l socket -d 'tailscaled\'s socket; by default TS_SOCKET' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from kubeconfig" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from kubeconfig" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from kubeconfig" -l no-user -d 'For a proxy in noauth mode: leave the user out, since everybody brings their own credentials'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from kubeconfig" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from kubeconfig" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from kubeconfig" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from kubeconfig" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from check" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from check" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from check" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from classify" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Even through a pipe'
 never\t'Never'"

@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -34,6 +35,8 @@ pub enum Format {
     Plain,
     /// One JSON object: `time` (RFC 3339, UTC), `level`, `message`, then the event's fields.
     Json,
+    /// The same under zap's names, `level`, `ts`, `msg`: what upstream's `k8s-proxy` writes.
+    Zap,
 }
 
 /// Installs the process's log. Later calls, and calls in a process that has one, change nothing.
@@ -42,15 +45,50 @@ pub enum Format {
 pub fn init(format: Format, level: LevelFilter, timezone: Option<&OsStr>) {
     let zone = match format {
         Format::Boot => local_zone(timezone),
-        Format::Plain | Format::Json => TimeZone::UTC,
+        Format::Plain | Format::Json | Format::Zap => TimeZone::UTC,
     };
     let write: fn(&str) = |line| {
         // There is nowhere left to say that stderr is gone. Standard error is unbuffered: one write(2) per line.
         let _ = std::io::stderr().write_all(line.as_bytes());
     };
-    let lines = Lines { format, level, zone, write };
+    LEVEL.set(level);
+    let lines = Lines { format, level: Box::new(|| LEVEL.get()), zone, write };
     // Fails only when a log is installed already, which is then the caller's choice.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines));
+}
+
+/// Changes how much the process's log says: for a level that only a config names.
+pub fn set_level(level: LevelFilter) {
+    LEVEL.set(level);
+    // Call sites remember whether anybody listens to them.
+    tracing::callsite::rebuild_interest_cache();
+}
+
+/// The level of the process's log.
+static LEVEL: SharedLevel = SharedLevel(AtomicU8::new(0));
+
+/// A level that can change.
+struct SharedLevel(AtomicU8);
+
+impl SharedLevel {
+    /// By number.
+    const LEVELS: [LevelFilter; 6] = [
+        LevelFilter::OFF,
+        LevelFilter::ERROR,
+        LevelFilter::WARN,
+        LevelFilter::INFO,
+        LevelFilter::DEBUG,
+        LevelFilter::TRACE,
+    ];
+
+    fn set(&self, level: LevelFilter) {
+        let number = Self::LEVELS.iter().position(|known| *known == level).unwrap_or_default();
+        self.0.store(u8::try_from(number).unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> LevelFilter {
+        Self::LEVELS.get(usize::from(self.0.load(Ordering::Relaxed))).copied().unwrap_or(LevelFilter::INFO)
+    }
 }
 
 /// Writes one line of a child's standard error to ours, as it is: it has its own form, and no reader can tell that it
@@ -73,7 +111,7 @@ pub fn level(verbosity: i16) -> LevelFilter {
 /// A layer that turns events into lines.
 struct Lines<W> {
     format: Format,
-    level: LevelFilter,
+    level: Box<dyn Fn() -> LevelFilter + Send + Sync>,
     zone: TimeZone,
     write: W,
 }
@@ -84,7 +122,8 @@ impl<W> Lines<W> {
     /// Ours at the level asked for, others' only from warnings up: their `info` is our `trace`.
     fn level_of(&self, target: &str) -> LevelFilter {
         let ours = target.strip_prefix(OURS).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
-        if ours || self.level == LevelFilter::TRACE { self.level } else { self.level.min(LevelFilter::WARN) }
+        let level = (self.level)();
+        if ours || level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) }
     }
 
     fn line(&self, level: Level, now: Timestamp, event: Recorded) -> String {
@@ -95,7 +134,8 @@ impl<W> Lines<W> {
                 format!("boot: {time} {}\n", escape(&event.text()))
             }
             Format::Plain => format!("{}{}\n", label(level), escape(&event.text())),
-            Format::Json => event.json(level, now),
+            Format::Json => event.json(&format!("\"time\":\"{now:.3}\",\"level\""), level, "message"),
+            Format::Zap => event.json(&format!("\"ts\":\"{now:.0}\",\"level\""), level, "msg"),
         }
     }
 }
@@ -110,7 +150,7 @@ where
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.level)
+        Some((self.level)())
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
@@ -154,10 +194,10 @@ impl Recorded {
         text
     }
 
-    fn json(self, level: Level, now: Timestamp) -> String {
+    /// One object: `head` up to the level, then the message under its name, then the fields.
+    fn json(self, head: &str, level: Level, message: &str) -> String {
         let level = level.as_str().to_ascii_lowercase();
-        let mut line =
-            format!("{{\"time\":\"{now:.3}\",\"level\":\"{level}\",\"message\":{}", Value::String(self.message));
+        let mut line = format!("{{{head}:\"{level}\",\"{message}\":{}", Value::String(self.message));
         for (name, value) in self.fields {
             // Writing to a string cannot fail.
             let _ = write!(line, ",{}:{value}", Value::from(name));
@@ -270,7 +310,7 @@ pub(crate) mod testing {
             let line = line.strip_suffix('\n').expect("a line ends with a line feed");
             sink.0.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
         };
-        let lines = Lines { format, level, zone: TimeZone::UTC, write };
+        let lines = Lines { format, level: Box::new(move || level), zone: TimeZone::UTC, write };
         let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines));
         (captured, guard)
     }
@@ -331,6 +371,25 @@ mod tests {
         assert!(time.as_str().unwrap().parse::<Timestamp>().is_ok(), "{time}");
         let expected = serde_json::json!({"level": "info", "message": "two\nlines", "attempt": 1, "ok": true});
         assert_eq!(object, expected);
+    }
+
+    #[test]
+    fn zaps_names_are_upstreams() {
+        let (lines, _guard) = captured_as(Format::Zap, LevelFilter::INFO);
+        info!("Setting healthy true");
+        let object: Value = serde_json::from_str(&lines.take()[0]).unwrap();
+        assert_eq!((&object["level"], &object["msg"]), (&"info".into(), &"Setting healthy true".into()));
+        assert!(object["ts"].as_str().unwrap().parse::<Timestamp>().is_ok());
+        assert_eq!(object.as_object().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_level_that_is_set_is_the_one_that_is_read() {
+        let shared = SharedLevel(AtomicU8::new(0));
+        for level in SharedLevel::LEVELS {
+            shared.set(level);
+            assert_eq!(shared.get(), level);
+        }
     }
 
     #[test]

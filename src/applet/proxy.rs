@@ -1,6 +1,10 @@
-//! `tailpod proxy`: the Kubernetes API for tailnet peers, beside a tailscaled that runs already.
+//! `tailpod proxy`: the Kubernetes API for tailnet peers, beside a tailscaled that runs already; and `k8s-proxy`.
 
+mod check;
 mod classify;
+mod explain;
+mod kubeconfig;
+mod persona;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,9 +17,11 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
+use crate::cli::program::Invocation;
 use crate::cli::report::Advise;
 use crate::k8s::upstream::{Upstream, Whose};
 use crate::localapi::LocalApi;
+use crate::proxy::config::ServiceName;
 use crate::proxy::{
     At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, ServerTiming, Surroundings, Tls,
     UnrecordedStreams,
@@ -36,18 +42,21 @@ const BEHIND_SERVE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::
     subcommand_value_name = "COMMAND",
     long_about = "Proxy the Kubernetes API over the tailnet.\n\n\
         Asks tailscaled who each caller is and passes the request on to the API server, as that user (`--mode auth`) or \
-        untouched (`--mode noauth`). Runs beside a tailscaled that is up already, in TUN or in userspace mode.",
+        untouched (`--mode noauth`). Runs beside a tailscaled that is up already, in TUN or in userspace mode.\n\n\
+        Called as `k8s-proxy`, or with TS_K8S_PROXY_CONFIG, it starts and keeps a tailscaled of its own, and the config \
+        says what to do.",
     after_long_help = "\
 Examples:
   tailpod proxy                                   Serve tailnet peers on port 443, with certificates of the tailnet
   tailpod proxy --mode noauth                     A network path only: callers bring their own credentials
   tailpod proxy --proxy-protocol                  Behind `tailscale serve` with a PROXY header, on 127.0.0.1:80
-  tailpod proxy --kubeconfig ~/.kube/config       Serve the cluster of a kubeconfig"
+  tailpod proxy --kubeconfig ~/.kube/config       Serve the cluster of a kubeconfig
+  TS_K8S_PROXY_CONFIG=config.hujson k8s-proxy     With a tailscaled of its own, as the operator runs it
+  tailpod proxy check config.hujson               Whether that config can be used
+  tailpod proxy explain --peer 100.64.0.9         As whom a peer's requests are made, and why
+  tailpod proxy kubeconfig > proxy.yaml           What a client needs"
 )]
 pub struct Args {
-    #[command(subcommand)]
-    command: Option<Command>,
-
     /// Config file, or `kube:NAMESPACE/NAME` for a Secret, in the format of k8s-proxy
     #[arg(long, value_name = "SOURCE")]
     config: Option<String>,
@@ -90,7 +99,7 @@ pub struct Args {
 
     /// Tailscale Service to serve
     #[arg(long, value_name = "svc:NAME")]
-    service: Option<String>,
+    service: Option<ServiceName>,
 
     /// Also count grants whose destination is the Service, after those of the node
     #[arg(long, requires = "service")]
@@ -107,10 +116,19 @@ pub struct Args {
     /// Tell in each answer how long identity and upstream took
     #[arg(long)]
     server_timing: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Show as whom a peer's requests are made, and by which rules
+    Explain(explain::Args),
+    /// Print a kubeconfig for this proxy
+    Kubeconfig(kubeconfig::Args),
+    /// Check a config file of k8s-proxy
+    Check(check::Args),
     /// Say what requests are about, as kube-apiserver sees them
     Classify(classify::Args),
 }
@@ -137,6 +155,25 @@ enum TlsArg {
 }
 
 impl Args {
+    /// Whether this is the run of `k8s-proxy`, with its log format.
+    pub fn is_the_persona(&self, invocation: &Invocation) -> bool {
+        persona::is_meant(self, invocation, &ProcessEnv::capture())
+    }
+
+    /// A flag for what the config of `k8s-proxy` says.
+    fn set_by_config(&self) -> Option<&'static str> {
+        let flags = [
+            ("--config", self.config.is_some()),
+            ("--proxy-protocol", self.proxy_protocol),
+            ("--tls", self.tls.is_some() || self.tls_cert.is_some() || self.tls_key.is_some()),
+            ("--socket", self.socket.is_some()),
+            ("--service", self.service.is_some()),
+            ("--local-addr", self.local_addr.is_some()),
+            ("--mode", self.mode != ModeArg::default()),
+        ];
+        flags.into_iter().find(|(_, set)| *set).map(|(flag, _)| flag)
+    }
+
     /// What the flags mean together.
     ///
     /// # Errors
@@ -161,7 +198,7 @@ impl Args {
             None => At::Tailnet { port: TAILNET_PORT },
         };
         let grants = match &self.service {
-            Some(service) if self.service_grants => Grants::NodeThenService(service.clone()),
+            Some(service) if self.service_grants => Grants::NodeThenService(service.to_string()),
             _ => Grants::Node,
         };
         Ok(Options {
@@ -182,13 +219,17 @@ impl Args {
     }
 }
 
-/// Serves until a signal, or runs a subcommand.
-pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
-    match &args.command {
-        Some(Command::Classify(args)) => return classify::run(args, out),
+/// Serves until a signal; or runs what was asked for instead.
+pub async fn run(mut args: Args, invocation: &Invocation, out: &Output) -> anyhow::Result<ExitStatus> {
+    let vars = ProcessEnv::capture();
+    match args.command.take() {
+        Some(Command::Explain(args)) => return explain::run(args, out).await,
+        Some(Command::Kubeconfig(args)) => return kubeconfig::run(args, out).await,
+        Some(Command::Check(args)) => return check::run(&args, out),
+        Some(Command::Classify(args)) => return classify::run(&args, out),
+        None if persona::is_meant(&args, invocation, &vars) => return persona::run(args, vars).await,
         None => {}
     }
-    let vars = ProcessEnv::capture();
     let options = args.options()?;
     let cluster = ClusterArgs { kubeconfig: args.kubeconfig, context: args.context, ..ClusterArgs::default() };
     let access = cluster.access(&vars)?;

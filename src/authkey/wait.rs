@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +43,8 @@ pub enum KeySource {
         /// The data key.
         key: String,
     },
+    /// Whoever follows the config tells what its key is.
+    Told(watch::Receiver<Option<Secret<String>>>),
 }
 
 /// A key that is not the old one.
@@ -127,6 +130,7 @@ pub async fn wait(
             KeySource::Secret { cluster, name, key } => {
                 in_secret(cluster, name, key, old, limit, start, observer).await
             }
+            KeySource::Told(keys) => Ok(told(keys.clone(), old, limit, start, observer).await),
         }
     };
     let key = tokio::select! {
@@ -217,6 +221,30 @@ async fn in_secret(
     }
 }
 
+async fn told(
+    mut keys: watch::Receiver<Option<Secret<String>>>,
+    old: &Secret<String>,
+    limit: Duration,
+    start: Instant,
+    observer: &mut (dyn FnMut(Progress) + Send),
+) -> Secret<String> {
+    observer(Progress::Watching);
+    announce(limit);
+    let mut poll = tokio::time::interval_at(start + POLL, POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let key = keys.borrow_and_update().clone();
+        if let Some(key) = key.filter(|key| is_new(key, old)) {
+            return key;
+        }
+        tokio::select! {
+            // Nobody tells any more; only the limit is left.
+            changed = keys.changed() => if changed.is_err() { std::future::pending::<()>().await },
+            _ = poll.tick() => observer(Progress::StillNone { elapsed: start.elapsed() }),
+        }
+    }
+}
+
 impl KeySource {
     /// A tailscaled config file, read as [`key_from_config`] does.
     pub fn config(path: impl Into<PathBuf>) -> Self {
@@ -231,6 +259,7 @@ impl fmt::Debug for KeySource {
             Self::Secret { cluster, name, key } => {
                 f.debug_struct("Secret").field("cluster", cluster).field("name", name).field("key", key).finish()
             }
+            Self::Told(_) => f.write_str("Told"),
         }
     }
 }
@@ -314,6 +343,21 @@ mod tests {
         };
         let new = wait(&plain_text(path.clone()), &key("old"), LIMIT, &stop, &mut observer).await.unwrap();
         assert!(new.after < POLL, "{:?}", new.after);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_told_is_found_and_the_old_one_is_not() {
+        let (tell, keys) = watch::channel(Some(key("old")));
+        let stop = CancellationToken::new();
+        let source = KeySource::Told(keys);
+        let old = key("old");
+        let mut observer = |progress| {
+            if matches!(progress, Progress::StillNone { .. }) {
+                tell.send_replace(Some(key("new")));
+            }
+        };
+        let new = wait(&source, &old, LIMIT, &stop, &mut observer).await.unwrap();
+        assert_eq!((new.key, new.after), (key("new"), POLL));
     }
 
     #[tokio::test(start_paused = true)]

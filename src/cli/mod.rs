@@ -137,8 +137,9 @@ impl Cli {
 }
 
 impl Applet {
-    fn log_format(&self) -> telemetry::Format {
+    fn log_format(&self, invocation: &Invocation) -> telemetry::Format {
         match self {
+            Self::Proxy(args) if args.is_the_persona(invocation) => telemetry::Format::Zap,
             Self::Boot(args) if args.is_the_long_run() => telemetry::Format::Boot,
             _ => telemetry::Format::Plain,
         }
@@ -188,12 +189,12 @@ fn dispatch(cli: Cli, invocation: &Invocation, out: &Output) -> anyhow::Result<E
         let error = anyhow::anyhow!("an applet is missing").hint("`tailpod --list` shows what there is");
         return Err(error.exit_with(ExitStatus::Usage));
     };
-    global.start_log(applet.log_format(), applet.shows_progress() && out.shows_progress());
+    global.start_log(applet.log_format(invocation), applet.shows_progress() && out.shows_progress());
     // Every TLS stack below uses the process's default. A second run in one process finds it installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match applet {
         Applet::Boot(args) => block_on(applet::boot::run(args, invocation, out)),
-        Applet::Proxy(args) => block_on_two(applet::proxy::run(args, out)),
+        Applet::Proxy(args) => block_on_two(applet::proxy::run(args, invocation, out)),
         Applet::Certs(applet) => applet.run("certs"),
         Applet::Authkey(args) => block_on(applet::authkey::run(args, out)),
         Applet::Secret(args) => block_on(applet::secret::run(args, out)),
@@ -242,6 +243,8 @@ impl Global {
     fn start_log(&self, text: telemetry::Format, hushed: bool) {
         let format = match self.log_format {
             LogFormat::Text => text,
+            // JSON already, under the names that upstream gives its fields.
+            LogFormat::Json if text == telemetry::Format::Zap => text,
             LogFormat::Json => telemetry::Format::Json,
         };
         let timezone = std::env::vars_os().find_map(|(name, value)| (name == "TZ").then_some(value));

@@ -27,6 +27,8 @@ pub struct Invocation {
     pub args: Vec<OsString>,
     /// Which contract applies.
     pub persona: Persona,
+    /// The link it was called as, if it was one.
+    pub link: Option<&'static str>,
     /// How many arguments were set aside because this name takes none.
     pub ignored: usize,
 }
@@ -41,10 +43,15 @@ impl Invocation {
         let mut args = vec![OsString::from(NAME)];
         args.extend(link.map(|(_, applet)| applet.into()));
         if let Some((_, "boot")) = link {
-            return Self { args, persona: Persona::Containerboot, ignored: argv.count() };
+            return Self {
+                args,
+                persona: Persona::Containerboot,
+                link: link.map(|(link, _)| link),
+                ignored: argv.count(),
+            };
         }
         args.extend(argv);
-        Self { args, persona: Persona::Tailpod, ignored: 0 }
+        Self { args, persona: Persona::Tailpod, link: link.map(|(link, _)| link), ignored: 0 }
     }
 }
 

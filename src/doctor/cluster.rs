@@ -38,7 +38,12 @@ const SKEW_WARNS: SignedDuration = SignedDuration::from_secs(10);
 pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
     let mut found = Vec::new();
     let Some(access) = &subject.access else { return found };
-    let cluster = match timeout(ACCESS_LIMIT, Cluster::connect(access, "tailpod-doctor")).await {
+    let connecting = async {
+        let cluster = Cluster::connect(access, "tailpod-doctor").await?;
+        cluster.ready().await?;
+        Ok(cluster)
+    };
+    let cluster = match timeout(ACCESS_LIMIT, connecting).await {
         Ok(Ok(cluster)) => cluster,
         Ok(Err(error)) => {
             found.push(judge_access(&error, access));

@@ -90,6 +90,14 @@ impl Cluster {
         Ok(Self { inner: Arc::new(inner), namespace: connection.namespace.into(), deadline: None })
     }
 
+    /// Gets what the next request would carry, a credential plugin's run included; sends nothing.
+    ///
+    /// # Errors
+    /// There are no credentials; every request would fail the same way.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.credentials().await.map(drop)
+    }
+
     /// The same cluster, whose calls give up at `deadline`.
     #[must_use]
     pub fn until(&self, deadline: Instant) -> Self {

@@ -112,7 +112,7 @@ impl Cluster {
     }
 
     /// What to send next, within the caller's deadline.
-    async fn credentials(&self) -> Result<Credentials, Error> {
+    pub(super) async fn credentials(&self) -> Result<Credentials, Error> {
         let getting = self.inner.upstream.credentials();
         let got = match self.deadline {
             None => getting.await,

@@ -195,12 +195,18 @@ pub fn reset_patch(
     if let Some(uid) = pod_uid.filter(|uid| !uid.is_empty()) {
         patch = patch.set(POD_UID, uid);
     }
-    // The same key, or none, means that the operator has not acted yet.
+    without_answered_request(patch, secret, config_key)
+}
+
+/// The patch, which also removes a request for a new key that the config has answered. The same key, or none, means
+/// that the operator has not acted yet.
+pub fn without_answered_request(
+    patch: KeyPatch,
+    secret: &StateSecret,
+    config_key: Option<&Secret<String>>,
+) -> KeyPatch {
     let answered = config_key.is_some_and(|key| !key.expose().is_empty() && !secret.is_requested(key));
-    if answered && secret.data.contains_key(REISSUE_AUTHKEY) {
-        patch = patch.delete(REISSUE_AUTHKEY);
-    }
-    patch
+    if answered && secret.data.contains_key(REISSUE_AUTHKEY) { patch.delete(REISSUE_AUTHKEY) } else { patch }
 }
 
 /// Publishes who the node is. Goes out before any routing, so that the operator can clean up after a node whose

@@ -108,7 +108,7 @@ pub struct ConfigSource {
 
 #[derive(Debug)]
 enum Watch {
-    File(FileWatch),
+    File(Box<FileWatch>),
     Secret(Box<SecretWatch>),
 }
 
@@ -148,7 +148,7 @@ impl ConfigSource {
     /// Begins to follow `source`, so that no change after this call is missed.
     pub fn open(source: Source, cluster: &Cluster) -> Self {
         let watch = match &source {
-            Source::File(path) => Watch::File(watch_file(path)),
+            Source::File(path) => Watch::File(Box::new(watch_file(path))),
             Source::Secret { namespace, name } => {
                 Watch::Secret(Box::new(cluster.in_namespace(namespace).watch_secret(name)))
             }
@@ -192,7 +192,7 @@ impl ConfigSource {
             (Watch::File(watch), Source::File(path)) => {
                 watch.changed(POLL).await;
                 if watch.unavailable().is_some() {
-                    *watch = FileWatch::new(path);
+                    **watch = FileWatch::new(path);
                 }
                 match read_file(path) {
                     // Between the unlinking and the linking of a swap there is no file; nor is that news each time.

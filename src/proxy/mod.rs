@@ -17,6 +17,7 @@ mod forward;
 pub mod grants;
 pub mod headers;
 mod identity;
+pub mod k8s_proxy;
 mod lane;
 pub mod life;
 mod listen;

@@ -212,6 +212,8 @@ fn place(source: &KeySource) -> Place {
         KeySource::Secret { cluster, name, key } => {
             Place::Secret { namespace: cluster.namespace().to_owned(), name: name.clone(), key: key.clone() }
         }
+        // Only programs that follow a config themselves wait this way.
+        KeySource::Told(_) => Place::Config { path: String::new() },
     }
 }
 

@@ -236,7 +236,7 @@ impl Life {
                 self.known.bus_lost = Some((since, reason));
             }
             Event::BusOpened => self.known.bus_lost = None,
-            Event::Bus(update) => self.bus(update, now, &mut actions),
+            Event::Bus(update) => self.bus(&update, now, &mut actions),
             Event::Listening => self.listening(now, &mut actions),
             Event::LoginSubmitted(Err(text)) => self.login_failed(&text, &mut actions),
             Event::LoginSubmitted(Ok(keyed)) => self.login_submitted(keyed, &mut actions),
@@ -298,7 +298,7 @@ impl Life {
         }
     }
 
-    fn bus(&mut self, update: BusUpdate, now: Instant, actions: &mut Vec<Action>) {
+    fn bus(&mut self, update: &BusUpdate, now: Instant, actions: &mut Vec<Action>) {
         if let Some(state) = update.state {
             self.known.state = Some(state);
         }
@@ -314,8 +314,8 @@ impl Life {
             actions.push(Action::Log(Level::Warn, format!("tailscaled says: {error}")));
         }
         match &self.phase {
-            Phase::LoggingIn(_) => self.login_bus(&update, now, actions),
-            Phase::Up(_) => self.up_bus(&update, now, actions),
+            Phase::LoggingIn(_) => self.login_bus(update, now, actions),
+            Phase::Up(_) => self.up_bus(update, now, actions),
             _ => {}
         }
     }
@@ -377,11 +377,10 @@ impl Life {
     fn up_bus(&mut self, update: &BusUpdate, now: Instant, actions: &mut Vec<Action>) {
         let Phase::Up(up) = &mut self.phase else { return };
         match update.state {
-            Some(State::Running) => {
-                if up.away_since.take().is_some() {
-                    actions.push(Action::Log(Level::Info, "tailscaled is Running again".to_owned()));
-                }
+            Some(State::Running) if up.away_since.take().is_some() => {
+                actions.push(Action::Log(Level::Info, "tailscaled is Running again".to_owned()));
             }
+            Some(State::Running) => {}
             Some(State::NeedsLogin) => return self.needs_login_again(now, actions),
             Some(state) if up.away_since.is_none() => {
                 up.away_since = Some(now);

@@ -13,8 +13,11 @@ use tailpod::proxy::outgoing::{AsWhom, Judged, Outgoing, Stream, check_outgoing}
 use tailpod::proxy::proxy_protocol;
 use tailpod::proxy::route::{self, Kind, Query};
 
+/// What is held to whatever bytes come; panics where it does not hold.
+pub type Target = fn(&[u8]);
+
 /// All targets, for who runs every one.
-pub const ALL: [(&str, fn(&[u8])); 5] =
+pub const ALL: [(&str, Target); 5] =
     [("route", route), ("proxy_protocol", proxy_protocol), ("headers", headers), ("http1", http1), ("grants", grants)];
 
 /// A request target: what is sent means what was decided about.
@@ -99,7 +102,7 @@ pub fn headers(data: &[u8]) {
         assert!(read.headers.get_all(name).iter().any(|found| found == value), "{name} was lost");
     }
     // A peer without leave to ask gets what it has, whatever it asks.
-    let groups: Vec<_> = impersonation(&bob(), &headers).map(groups_of).unwrap();
+    let groups = groups_of(&impersonation(&bob(), &headers).unwrap());
     assert_eq!(groups, ["view"]);
 }
 
@@ -182,7 +185,7 @@ pub fn grants(data: &[u8]) {
     assert_eq!(as_whom.headers().count(), 1 + groups.len());
 }
 
-fn groups_of(as_whom: std::borrow::Cow<'_, Impersonation>) -> Vec<String> {
+fn groups_of(as_whom: &Impersonation) -> Vec<String> {
     as_whom.groups().map(ToOwned::to_owned).collect()
 }
 

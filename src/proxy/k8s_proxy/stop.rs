@@ -1,0 +1,88 @@
+//! The one way out (api-proxy.md 9.9).
+//!
+//! Withdraw the Services and go on serving while peers fail over; let requests in flight finish and close what is left;
+//! stop tailscaled; close health last. A second signal ends the first wait.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::apply;
+use super::shell::Shell;
+use crate::causes::chain;
+use crate::shutdown::Signals;
+
+/// How long the withdrawal itself may take.
+const WITHDRAW_LIMIT: Duration = Duration::from_secs(10);
+
+/// A little more than the proxy gives its requests, so that it can close the rest itself.
+const PROXY_GRACE: Duration = Duration::from_secs(12);
+
+/// What tailscaled may take after SIGTERM.
+const DAEMON_GRACE: Duration = Duration::from_secs(5);
+
+/// What requests for health in flight may take.
+const HTTP_GRACE: Duration = Duration::from_secs(10);
+
+/// Shuts down in order. Never fails: what could not be done is logged.
+pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals) {
+    if shell.daemon.is_some() && shell.life.is_connected() {
+        fail_over(&shell, signals).await;
+    }
+    for unclean in shell.proxy.stop(PROXY_GRACE).await {
+        tracing::debug!("{unclean}");
+    }
+    shell.root.cancel();
+    shell.errands.abort_all();
+    stop_daemon(&mut shell, signals).await;
+    for unclean in shell.http.stop(HTTP_GRACE).await {
+        tracing::debug!("{unclean}");
+    }
+}
+
+/// Withdraws the Services; if there were any, waits for peers to go elsewhere.
+async fn fail_over(shell: &Shell, signals: &mut Signals) {
+    let wait = shell.context.settings.withdraw_wait;
+    let until = Instant::now() + wait;
+    let withdrawn = tokio::select! {
+        biased;
+        _ = signals.next() => return,
+        withdrawn = timeout(WITHDRAW_LIMIT.min(wait), apply::withdraw(&shell.api)) => withdrawn,
+    };
+    match withdrawn {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => return,
+        Ok(Err(error)) => {
+            tracing::warn!("Error ensuring services are not advertised: {}", chain(&error));
+            return;
+        }
+        Err(_) => {
+            tracing::warn!("Error ensuring services are not advertised: no answer in time");
+            return;
+        }
+    }
+    tracing::info!("serving on for {wait:?} while peers fail over");
+    tokio::select! {
+        () = tokio::time::sleep_until(until) => {}
+        signal = signals.next() => tracing::info!("second signal ({signal}): not waiting any longer"),
+    }
+}
+
+async fn stop_daemon(shell: &mut Shell, signals: &mut Signals) {
+    let Some(mut daemon) = shell.daemon.take() else { return };
+    tracing::info!("Sending SIGTERM to tailscaled");
+    let grace = async {
+        tokio::select! {
+            () = tokio::time::sleep(DAEMON_GRACE) => {}
+            _ = signals.next() => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    };
+    match daemon.stop(grace).await {
+        Ok(Some(exit)) => {
+            tracing::debug!("tailscaled ended with {exit}");
+            tracing::info!("tailscaled exited");
+        }
+        Ok(None) => tracing::warn!("tailscaled does not let itself be killed, leaving it to the kernel"),
+        Err(error) => tracing::error!("error shutting tailscaled down: {error}"),
+    }
+}
