@@ -176,6 +176,7 @@ for _ in $(seq "$PROXY_ROUNDS"); do
   done
 done
 for name in "${subjects[@]}"; do
+  # shellcheck disable=SC2046 # one word for each process
   kill -KILL $(ps -o pid= -s "${pid[$name-answers]}") 2>/dev/null || true
   wait "${pid[$name-answers]}" 2>/dev/null || true
   unset "pid[$name-answers]"

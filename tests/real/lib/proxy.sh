@@ -173,23 +173,23 @@ EOF
   esac
 }
 
-# proxy_run [VARIABLE=value...]: the process alone; again, after it has ended.
+# proxy_run: the process alone; again, after it has ended.
 proxy_run() {
   case $PERSONA in
   k8s-proxy)
     subject=("$LAB/bin/k8s-proxy")
     start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" TS_K8S_PROXY_CONFIG="$CASE/proxy.hujson" POD_NAME=proxy \
-      TS_NO_LOGS_NO_SUPPORT=true SSL_CERT_FILE="$CASE/ca.crt" "${acme_env[@]}" "$@"
+      TS_NO_LOGS_NO_SUPPORT=true SSL_CERT_FILE="$CASE/ca.crt" "${acme_env[@]}"
     ;;
   proxy-serve)
     subject=("$TAILPOD" proxy --mode "$proxy_mode" --proxy-protocol --service svc:kube
       --listen "127.0.0.1:$proxy_port" --socket "$CASE/peer/tailscaled.sock")
-    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" "$@"
+    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT"
     ;;
   proxy | proxy-tun)
     subject=("$TAILPOD" proxy --mode "$proxy_mode" ${proxy_port:+--listen "127.0.0.1:$proxy_port"}
       --socket "$CASE/peer/tailscaled.sock")
-    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" "$@"
+    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT"
     ;;
   esac
 }
