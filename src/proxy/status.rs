@@ -1,7 +1,8 @@
 //! A refusal as the client gets it: a Kubernetes `Status`, or a line of text. Pure.
 //!
 //! Codes, reasons and leading words follow api-proxy.md 6.5. kubectl and the client libraries print the message of a
-//! `Status`, also when it answers a WebSocket handshake; a client that accepts no JSON gets upstream's plain text.
+//! `Status`, also when it answers a WebSocket handshake; a client that accepts no JSON, or asks for discovery, gets
+//! upstream's plain text.
 
 use bytes::Bytes;
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
@@ -45,7 +46,7 @@ struct Metadata {}
 /// The answer to a request with this method and these headers.
 pub fn answer(refusal: &Refusal, method: &Method, asked: &HeaderMap) -> Answer {
     let status = refusal.status();
-    let (content_type, body) = if admits_json(asked) {
+    let (content_type, body) = if admits_json(asked) && !is_discovery(asked) {
         (HeaderValue::from_static("application/json"), json(status, &refusal.message))
     } else {
         (HeaderValue::from_static("text/plain; charset=utf-8"), Bytes::from(format!("{}\n", refusal.message)))
@@ -81,6 +82,13 @@ fn reason(status: StatusCode) -> &'static str {
         504 => "Timeout",
         _ => "",
     }
+}
+
+/// Whether the answer is read by client-go's discovery, which shows the text of a refusal and never decodes a `Status`:
+/// kubectl would print `unknown`.
+fn is_discovery(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.any(|value| value.contains("g=apidiscovery.k8s.io"))
 }
 
 /// Whether `Accept` admits `application/json` (RFC 9110 12.5.1); a missing header admits everything.
@@ -139,6 +147,13 @@ mod tests {
         let got = answer(&Refusal::identity(), &Method::GET, &accept(&["text/plain"]));
         assert_eq!(got.content_type, "text/plain; charset=utf-8");
         assert_eq!(got.body, "failed to authenticate caller\n");
+    }
+
+    #[test]
+    fn discovery_is_told_in_text() {
+        let kubectl = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+        let got = answer(&Refusal::identity(), &Method::GET, &accept(&[kubectl]));
+        assert_eq!(got.content_type, "text/plain; charset=utf-8");
     }
 
     #[test]
