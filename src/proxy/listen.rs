@@ -68,7 +68,7 @@ pub(super) async fn bind(
     let version = localapi.versions().version.unwrap_or_default();
     check_version(options, &version)?;
     let mut listeners = Vec::new();
-    let certificates = Certificates::open(&options.listen.tls, localapi, status.cert_domains.clone())?;
+    let certificates = Certificates::open(&options.listen.tls, localapi, &status)?;
     for addr in addresses(options, &status)? {
         let listener = TcpListener::bind(addr).await.map_err(|source| StartError::Bind { addr, source })?;
         listeners.push(listener);

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Tls;
 use crate::k8s::x509;
+use crate::localapi::types::Status;
 use crate::localapi::{LocalApi, Peers};
 
 /// A certificate is asked for again at least so often; tailscaled has it at hand unless it has to be renewed.
@@ -69,8 +70,9 @@ pub(super) struct Names {
     localapi: LocalApi,
     domains: Mutex<Vec<String>>,
     held: Mutex<HashMap<String, Held>>,
-    /// One question at a time: handshakes for the same name wait for the first one's answer.
-    asking: tokio::sync::Mutex<()>,
+    /// By name: handshakes for the same one wait for the first one's answer, and for no other's, which may be a
+    /// certificate authority away.
+    asking: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     refusing: Arc<ServerConfig>,
 }
 
@@ -102,8 +104,9 @@ struct Current {
 type Stamp = (u64, i64, i64, u64);
 
 impl Certificates {
-    /// What `tls` asks for. `domains` are the node's names.
-    pub(super) fn open(tls: &Tls, localapi: &LocalApi, domains: Vec<String>) -> Result<Self, BadCertificate> {
+    /// What `tls` asks for, on the node of this `status`.
+    pub(super) fn open(tls: &Tls, localapi: &LocalApi, status: &Status) -> Result<Self, BadCertificate> {
+        let domains = domains(status);
         match tls {
             Tls::Off => Ok(Self::Off),
             Tls::Files { certificate, key } => Files::open(certificate, key).map(Self::Files),
@@ -115,7 +118,7 @@ impl Certificates {
                     localapi: localapi.clone(),
                     domains: Mutex::new(domains),
                     held: Mutex::default(),
-                    asking: tokio::sync::Mutex::default(),
+                    asking: Mutex::default(),
                     refusing: Arc::new(nobody.map_err(BadCertificate::Pair)?),
                 })))
             }
@@ -159,7 +162,8 @@ impl Names {
         if let Some(config) = held(self) {
             return config;
         }
-        let _first = self.asking.lock().await;
+        let asking = Arc::clone(lock(&self.asking).entry(name.clone()).or_default());
+        let _first = asking.lock().await;
         if let Some(config) = held(self) {
             return config;
         }
@@ -189,12 +193,13 @@ impl Names {
         loop {
             tokio::time::sleep(LOOK).await;
             match self.localapi.status(Peers::Omit).await {
-                Ok(status) if !status.cert_domains.is_empty() => *lock(&self.domains) = status.cert_domains,
+                Ok(status) if !status.cert_domains.is_empty() => *lock(&self.domains) = domains(&status),
                 // tailscaled restarts, or the netmap is not there yet: the names stay.
                 Ok(_) | Err(_) => {}
             }
             let domains = lock(&self.domains).clone();
             lock(&self.held).retain(|name, _| domains.contains(name));
+            lock(&self.asking).retain(|name, _| domains.contains(name));
             let due: Vec<String> = {
                 let now = unix_now();
                 let held = lock(&self.held);
@@ -214,6 +219,15 @@ impl Held {
         let lifetime = self.not_after.saturating_sub(self.not_before);
         self.asked.elapsed() >= REFRESH || self.not_after.saturating_sub(now) < lifetime / 3
     }
+}
+
+/// The names for which there are certificates, the node's own before those of the Services it hosts: control lists them
+/// as it likes, and tailscaled orders one certificate at a time, that of a Service perhaps in vain.
+fn domains(status: &Status) -> Vec<String> {
+    let own = status.self_.as_ref().map(|node| node.dns_name.trim_end_matches('.')).unwrap_or_default();
+    let mut domains = status.cert_domains.clone();
+    domains.sort_by_key(|domain| !domain.eq_ignore_ascii_case(own));
+    domains
 }
 
 /// The node's name that a client means.
@@ -320,6 +334,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nodes_own_name_comes_first() {
+        let own = crate::localapi::types::PeerStatus { dns_name: "Pod.tail.ts.net.".to_owned(), ..Default::default() };
+        let cert_domains = ["kube.tail.ts.net", "b.tail.ts.net", "pod.tail.ts.net"].map(ToOwned::to_owned).to_vec();
+        let status = Status { self_: Some(own), cert_domains, ..Status::default() };
+        assert_eq!(domains(&status), ["pod.tail.ts.net", "kube.tail.ts.net", "b.tail.ts.net"]);
+    }
 
     #[test]
     fn a_name_is_chosen_among_the_nodes_own() {
