@@ -6,6 +6,7 @@
 
 pub mod access;
 mod base;
+mod bearer;
 mod connect;
 mod connections;
 pub mod diagnose;

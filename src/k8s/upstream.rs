@@ -16,10 +16,10 @@ use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tower::BoxError;
 
 pub use super::base::{BadBase, Base};
+use super::bearer::Bearer;
 use super::connections::Connections;
 pub use super::dial::DialError;
 use super::dial::Dialer;
@@ -39,8 +39,6 @@ use crate::settings::access::KubeAccess;
 
 /// How often files with a client certificate are looked at, beside what inotify tells.
 const FILES_POLL: Duration = Duration::from_secs(60);
-/// Between looks at a kubeconfig whose fixed credentials are not accepted.
-const REREAD_PAUSE: Duration = Duration::from_secs(5);
 /// Dials for one connection, when the certificate changes in the middle of them.
 const DIALS: usize = 3;
 
@@ -87,24 +85,6 @@ enum Source {
         connections: Connections,
     },
     Plugin(Arc<Authenticator>),
-}
-
-enum Bearer {
-    None,
-    Fixed(Fixed),
-    File(TokenFile),
-}
-
-/// A token or password of a kubeconfig, read again when it is not accepted.
-struct Fixed {
-    from: (PathBuf, Option<String>),
-    held: Mutex<Held>,
-}
-
-struct Held {
-    authorization: Authorization,
-    generation: u64,
-    read_at: Option<Instant>,
 }
 
 // === impl Credentials ===
@@ -198,10 +178,7 @@ impl Upstream {
                     let opened = TokenFile::open(path, fixed).await;
                     Bearer::File(opened.map_err(|error| format!("cannot use the token in {shown}: {error}"))?)
                 }
-                (None, Some(authorization)) => {
-                    let held = Held { authorization, generation: 1, read_at: None };
-                    Bearer::Fixed(Fixed { from, held: Mutex::new(held) })
-                }
+                (None, Some(authorization)) => Bearer::fixed(authorization, from.0, from.1),
                 (None, None) => Bearer::None,
             };
             let pair = user.pair.map(|(chain, key)| PairFiles::open(chain, key).map(Box::new)).transpose()?;
@@ -253,15 +230,7 @@ impl Upstream {
                 let material = plugin.get().await?;
                 (material.token.clone(), material.generation)
             }
-            Source::Static { bearer: Bearer::File(file), .. } => {
-                let (authorization, generation) = file.get().await;
-                (Some(authorization), generation)
-            }
-            Source::Static { bearer: Bearer::Fixed(fixed), .. } => {
-                let held = lock(&fixed.held);
-                (Some(held.authorization.clone()), held.generation)
-            }
-            Source::Static { bearer: Bearer::None, .. } => (None, 0),
+            Source::Static { bearer, .. } => bearer.get().await,
         };
         Ok(Credentials { authorization, generation })
     }
@@ -271,9 +240,7 @@ impl Upstream {
     pub async fn rejected(&self, used: &Credentials) -> bool {
         match &self.inner.source {
             Source::Plugin(plugin) => plugin.rejected(used.generation).await,
-            Source::Static { bearer: Bearer::File(file), .. } => file.rejected(used.generation).await,
-            Source::Static { bearer: Bearer::Fixed(fixed), .. } => fixed.rejected(used.generation),
-            Source::Static { bearer: Bearer::None, .. } => false,
+            Source::Static { bearer, .. } => bearer.rejected(used.generation).await,
         }
     }
 
@@ -324,33 +291,6 @@ impl Upstream {
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream").field("base", self.base()).finish_non_exhaustive()
-    }
-}
-
-// === impl Fixed ===
-
-impl Fixed {
-    fn rejected(&self, generation: u64) -> bool {
-        let mut held = lock(&self.held);
-        if held.generation != generation {
-            return true;
-        }
-        if held.read_at.is_some_and(|at| at.elapsed() < REREAD_PAUSE) {
-            return false;
-        }
-        held.read_at = Some(Instant::now());
-        match kubeconfig::load(&self.from.0, self.from.1.as_deref()) {
-            Ok(Entry { user: User { fixed: Some(fresh), .. }, .. }) if fresh != held.authorization => {
-                held.authorization = fresh;
-                held.generation += 1;
-                true
-            }
-            Ok(_) => false,
-            Err(error) => {
-                tracing::debug!(%error, "cannot read the kubeconfig again");
-                false
-            }
-        }
     }
 }
 
