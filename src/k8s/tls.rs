@@ -32,7 +32,13 @@ pub(super) enum Bundle {
 }
 
 /// Who decides about server certificates.
-pub(super) type Trusts = Arc<dyn ServerCertVerifier>;
+#[derive(Clone, Debug)]
+pub(super) enum Trusts {
+    /// A bundle of authorities.
+    Bundle(Arc<Verifier>),
+    /// Nobody: every certificate will do (`insecure-skip-tls-verify`).
+    Anyone,
+}
 
 /// Where Linux systems keep their bundle (Go's `crypto/x509/root_linux.go`).
 const SYSTEM_BUNDLES: &[&str] = &[
@@ -65,24 +71,40 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Trusts `bundle` and nothing else.
-pub(super) fn trusting(bundle: Bundle) -> io::Result<Trusts> {
-    Ok(Arc::new(Verifier::new(bundle)?))
-}
+impl Trusts {
+    /// Trusts `bundle` and nothing else.
+    pub(super) fn only(bundle: Bundle) -> io::Result<Self> {
+        Ok(Self::Bundle(Arc::new(Verifier::new(bundle)?)))
+    }
 
-/// Trusts everybody (`insecure-skip-tls-verify`).
-pub(super) fn trusting_anyone() -> Trusts {
-    Arc::new(Anyone(provider()))
+    /// Reads the bundle again; the number changes with its content. A TLS configuration belongs to one of them, since a
+    /// resumed session is not verified again.
+    pub(super) fn version(&self) -> u64 {
+        match self {
+            Self::Bundle(verifier) => {
+                verifier.fresh();
+                verifier.held.lock().unwrap_or_else(PoisonError::into_inner).1
+            }
+            Self::Anyone => 0,
+        }
+    }
+
+    fn verifier(&self) -> Arc<dyn ServerCertVerifier> {
+        match self {
+            Self::Bundle(verifier) => Arc::<Verifier>::clone(verifier),
+            Self::Anyone => Arc::new(Anyone(provider())),
+        }
+    }
 }
 
 /// A client configuration for HTTP/1.1 that presents `identity`. Its session cache is its own: two configurations
 /// never resume each other's sessions.
-pub(super) fn client_config(trusts: Trusts, identity: Option<Arc<CertifiedKey>>) -> io::Result<ClientConfig> {
+pub(super) fn client_config(trusts: &Trusts, identity: Option<Arc<CertifiedKey>>) -> io::Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(trusts);
+        .with_custom_certificate_verifier(trusts.verifier());
     let mut config = match identity {
         Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
         None => builder.with_no_client_auth(),
@@ -129,10 +151,12 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
+/// Trusts a bundle that may change.
 #[derive(Debug)]
-struct Verifier {
+pub(super) struct Verifier {
     bundle: Bundle,
-    current: Mutex<Arc<Trust>>,
+    /// With the number of times that it has changed.
+    held: Mutex<(Arc<Trust>, u64)>,
 }
 
 /// One state of the bundle.
@@ -174,11 +198,11 @@ impl Verifier {
             Bundle::File(path) | Bundle::System(path) => Trust::from_pem(std::fs::read(path)?, &bundle)?,
             Bundle::Fixed(roots) => Trust::new(Vec::new(), roots.clone(), &bundle)?,
         };
-        Ok(Self { bundle, current: Mutex::new(Arc::new(trust)) })
+        Ok(Self { bundle, held: Mutex::new((Arc::new(trust), 0)) })
     }
 
     fn held(&self) -> Arc<Trust> {
-        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.held.lock().unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// The state of the bundle now. Runs on new connections only, which are rare.
@@ -192,7 +216,8 @@ impl Verifier {
             Ok(Some(changed)) => {
                 tracing::info!(path = %path.display(), "the cluster's CA bundle changed");
                 let changed = Arc::new(changed);
-                *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&changed);
+                let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+                *held = (Arc::clone(&changed), held.1 + 1);
                 changed
             }
             Err(error) => {

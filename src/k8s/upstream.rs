@@ -69,11 +69,18 @@ struct Inner {
     /// For https.
     trusts: Option<Trusts>,
     source: Source,
-    /// The configuration of the certificate generation that was dialled last.
-    tls: Mutex<Option<(u64, Arc<ClientConfig>)>>,
+    /// What was dialled with last.
+    tls: Mutex<Option<Prepared>>,
     namespace: Option<String>,
     impersonate: Vec<(HeaderName, HeaderValue)>,
     tasks: Mutex<JoinSet<()>>,
+}
+
+/// A TLS configuration, which holds for one client certificate and one state of trust.
+struct Prepared {
+    generation: u64,
+    trust: u64,
+    tls: Arc<ClientConfig>,
 }
 
 /// Where credentials come from.
@@ -140,7 +147,7 @@ impl Upstream {
         let base =
             Base::parse(url).map_err(|error| setup(format!("{url:?} is not the URL of an API server"), error))?;
         let ca = dir.join("ca.crt");
-        let trusts = tls::trusting(Bundle::File(ca.clone()))
+        let trusts = Trusts::only(Bundle::File(ca.clone()))
             .map_err(|error| setup(format!("cannot use the cluster's CA bundle {}", ca.display()), error))?;
         let bearer = match whose {
             Whose::Nobodys => Bearer::None,
@@ -276,14 +283,12 @@ impl Upstream {
         };
         let Some(trusts) = &self.inner.trusts else { return Ok((connections, generation, None)) };
         let mut held = lock(&self.inner.tls);
-        if let Some((of, tls)) = &*held
-            && *of == generation
-        {
-            return Ok((connections, generation, Some(Arc::clone(tls))));
+        if let Some(held) = held.as_ref().filter(|held| (held.generation, held.trust) == (generation, trust)) {
+            return Ok((connections, generation, Some(Arc::clone(&held.tls))));
         }
-        let made = tls::client_config(Arc::clone(trusts), pair.map(|pair| pair.certified()));
+        let made = tls::client_config(trusts, pair.map(|pair| pair.certified()));
         let made = Arc::new(made.map_err(|error| DialError::Tls(error.to_string()))?);
-        *held = Some((generation, Arc::clone(&made)));
+        *held = Some(Prepared { generation, trust, tls: Arc::clone(&made) });
         Ok((connections, generation, Some(made)))
     }
 }
@@ -300,6 +305,7 @@ async fn keep_pair_fresh(inner: Weak<Inner>, file: PathBuf) {
     loop {
         watch.changed(FILES_POLL).await;
         let Some(inner) = inner.upgrade() else { return };
+        let trust = trusts.version();
         if let Source::Static { pair: Some(pair), .. } = &inner.source {
             pair.reload();
         }
@@ -315,8 +321,8 @@ fn dialer(
     let proxy = proxy.or_else(|| surroundings.proxies.towards(base.is_tls(), base.host(), base.port()).cloned());
     let proxy_tls = match &proxy {
         Some(proxy) if proxy.kind == Kind::Https => {
-            let trusts = tls::trusting(Bundle::system(surroundings.ca_bundle.clone())?)?;
-            Some(Arc::new(tls::client_config(trusts, None)?))
+            let trusts = Trusts::only(Bundle::system(surroundings.ca_bundle.clone())?)?;
+            Some(Arc::new(tls::client_config(&trusts, None)?))
         }
         _ => None,
     };
@@ -330,12 +336,12 @@ fn dialer(
 
 fn trusts(trust: Trust, surroundings: &Surroundings) -> io::Result<Trusts> {
     match trust {
-        Trust::Anyone => Ok(tls::trusting_anyone()),
-        Trust::System => tls::trusting(Bundle::system(surroundings.ca_bundle.clone())?),
-        Trust::File(path) => tls::trusting(Bundle::File(path)),
+        Trust::Anyone => Ok(Trusts::Anyone),
+        Trust::System => Trusts::only(Bundle::system(surroundings.ca_bundle.clone())?),
+        Trust::File(path) => Trusts::only(Bundle::File(path)),
         Trust::Data(pem) => {
             let roots = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(io::Error::other)?;
-            tls::trusting(Bundle::Fixed(roots))
+            Trusts::only(Bundle::Fixed(roots))
         }
     }
 }
