@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -251,6 +251,31 @@ impl Upstream {
         }
     }
 
+    /// Adds `Authorization`, unless there is one: then nobody is asked for credentials, and the answer is `None`.
+    ///
+    /// # Errors
+    /// As [`Self::credentials`].
+    pub async fn authorize(&self, headers: &mut HeaderMap) -> Result<Option<Credentials>, CredentialError> {
+        if headers.contains_key(header::AUTHORIZATION) {
+            return Ok(None);
+        }
+        let credentials = self.credentials().await?;
+        if let Some(value) = credentials.authorization() {
+            headers.insert(header::AUTHORIZATION, value.clone());
+        }
+        Ok(Some(credentials))
+    }
+
+    /// A new connection without a client certificate, for requests that bring their own credentials. Runs no plugin.
+    ///
+    /// # Errors
+    /// As [`Self::dial`].
+    pub async fn dial_anonymous(&self) -> Result<Tracked, DialError> {
+        let made = self.inner.trusts.as_ref().map(|trusts| tls::client_config(trusts, None)).transpose();
+        let tls = made.map_err(|error| DialError::Tls(error.to_string()))?;
+        self.inner.dialer.dial(tls.map(Arc::new), &Connections::default(), 0).await
+    }
+
     /// A new connection with the client certificate of now, in TLS with ALPN `http/1.1` if the URL is https. The
     /// certificate may be replaced at any time; the connection is cancelled then. Has limits for each phase, a plugin's
     /// run included.
@@ -282,6 +307,7 @@ impl Upstream {
             Source::Static { pair: None, connections, .. } => (connections, 0, None),
         };
         let Some(trusts) = &self.inner.trusts else { return Ok((connections, generation, None)) };
+        let trust = trusts.version();
         let mut held = lock(&self.inner.tls);
         if let Some(held) = held.as_ref().filter(|held| (held.generation, held.trust) == (generation, trust)) {
             return Ok((connections, generation, Some(Arc::clone(&held.tls))));
@@ -305,7 +331,6 @@ async fn keep_pair_fresh(inner: Weak<Inner>, file: PathBuf) {
     loop {
         watch.changed(FILES_POLL).await;
         let Some(inner) = inner.upgrade() else { return };
-        let trust = trusts.version();
         if let Source::Static { pair: Some(pair), .. } = &inner.source {
             pair.reload();
         }
