@@ -200,12 +200,13 @@ impl fmt::Display for Target {
     }
 }
 
-/// An error of the cluster with what to do about it: the rule that the Role lacks, to paste.
+/// An error of the cluster with what to do about it: the rule that the Role lacks, to paste; the plugin to install.
 pub fn advised(error: Error) -> anyhow::Error {
-    let rule = error.missing_rule();
+    let rule = error.missing_rule().map(|rule| format!("the Role lacks:\n{rule}"));
+    let hint = rule.or_else(|| error.credential_hint().map(str::to_owned));
     let error = anyhow::Error::new(error);
-    match rule {
-        Some(rule) => error.hint(format!("the Role lacks:\n{rule}")),
+    match hint {
+        Some(hint) => error.hint(hint),
         None => error,
     }
 }

@@ -186,6 +186,14 @@ impl Error {
         matches!(self, Self::Unreachable { .. })
     }
 
+    /// What to do about credentials that cannot be had.
+    pub fn credential_hint(&self) -> Option<&str> {
+        match self {
+            Self::Setup { source, .. } => source.downcast_ref::<super::exec::CredentialError>()?.hint(),
+            _ => None,
+        }
+    }
+
     /// The Role rule that would have allowed the request.
     pub fn missing_rule(&self) -> Option<RoleRule> {
         match self {
