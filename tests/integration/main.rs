@@ -11,6 +11,7 @@ mod boot;
 mod cli;
 mod dependencies;
 mod doctor;
+mod exec;
 mod fuzz;
 mod generated;
 mod k8s;

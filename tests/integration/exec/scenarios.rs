@@ -1,0 +1,492 @@
+//! Scenarios 1 to 13 and 19 to 27: configuration, runs, answers, expiry, 401. The others are about connections.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use tailpod::k8s::exec::policy::Policy;
+use tailpod::k8s::upstream::CredentialError;
+use tailpod::k8s::{Cluster, exec};
+use tailpod::settings::KubeAccess;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+
+use super::*;
+
+/// `tailpod secret inspect` with the scene's kubeconfig: exit code and standard error.
+async fn inspect(scene: &Scene, env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_tailpod"))
+        .args(["secret", "inspect", "--secret", "ns/s", "--kubeconfig"])
+        .arg(scene.path("kubeconfig"))
+        .env_remove("KUBERNETES_EXEC_INFO")
+        .envs(env.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test]
+async fn scenario_01_v1_needs_an_interactive_mode() {
+    let scene = Scene::new().await;
+    let exec = json!({"apiVersion": V1, "command": "x"});
+    scene.kubeconfig(&scene.cluster(), &json!({"exec": exec}));
+    let (code, said) = inspect(&scene, &[]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("interactiveMode must be specified for u to use exec authentication plugin"), "{said}");
+}
+
+#[tokio::test]
+async fn scenario_02_v1beta1_without_a_mode_runs_without_a_terminal() {
+    let scene = Scene::new().await;
+    let version = "client.authentication.k8s.io/v1beta1";
+    let answer = json!({"kind": "ExecCredential", "apiVersion": version, "status": {"token": "t"}});
+    scene.write("answer", &answer.to_string());
+    let exec = json!({"apiVersion": version, "command": "/bin/sh", "args": [scene.path("plugin.sh")]});
+    scene.kubeconfig(&scene.cluster(), &json!({"exec": exec}));
+    inspect(&scene, &[]).await;
+    let expected = json!({"kind": "ExecCredential", "apiVersion": version, "spec": {"interactive": false}});
+    assert_eq!(scene.runs(), [expected]);
+    assert!(scene.server.heads()[0].contains("authorization: Bearer t\r\n"), "{:?}", scene.server.heads());
+}
+
+#[tokio::test]
+async fn scenario_03_a_daemon_refuses_a_plugin_that_needs_a_person_at_once() {
+    let scene = Scene::new().await;
+    let mut exec = scene.exec();
+    exec["interactiveMode"] = json!("Always");
+    let path = scene.kubeconfig(&scene.cluster(), &json!({"exec": exec}));
+    let daemon = surroundings().without_terminal("nobody talks to a daemon");
+    let error = open(&path, &daemon).await.unwrap_err();
+    assert!(
+        error.ends_with("exec plugin cannot support interactive mode: standard input is not a terminal"),
+        "{error}"
+    );
+    // Anybody else is told on each attempt to run it.
+    let upstream = open(&path, &surroundings()).await.unwrap();
+    let error = token(&upstream).await.unwrap_err();
+    assert_eq!(error, "exec plugin cannot support interactive mode: standard input is not a terminal");
+    assert!(scene.runs().is_empty());
+}
+
+#[tokio::test]
+async fn scenario_04_v1alpha1_is_refused() {
+    let scene = Scene::new().await;
+    let mut exec = scene.exec();
+    exec["apiVersion"] = json!("client.authentication.k8s.io/v1alpha1");
+    let error = scene.open(&scene.cluster(), &json!({"exec": exec})).await.unwrap_err();
+    assert!(error.ends_with("exec plugin: invalid apiVersion \"client.authentication.k8s.io/v1alpha1\""), "{error}");
+}
+
+#[tokio::test]
+async fn scenario_05_the_plugin_is_told_about_the_cluster() {
+    let scene = Scene::new().await;
+    scene.answer(&json!({"token": "t"}));
+    scene.write("ca.pem", &scene.server.authority.pem);
+    let mut exec = scene.exec();
+    exec["provideClusterInfo"] = json!(true);
+    let cluster = json!({
+        "server": format!("https://localhost:{}/prefix", scene.server.addr.port()),
+        "certificate-authority": "ca.pem",
+        "tls-server-name": "127.0.0.1",
+        "disable-compression": true,
+        "extensions": [{"name": "other", "extension": 1},
+                       {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "a", "n": [1, null]}}],
+    });
+    let upstream = scene.open(&cluster, &json!({"exec": exec})).await.unwrap();
+    token(&upstream).await.unwrap();
+    let told = json!({
+        "server": cluster["server"],
+        "tls-server-name": "127.0.0.1",
+        "certificate-authority-data": BASE64.encode(&scene.server.authority.pem),
+        "disable-compression": true,
+        "config": {"audience": "a", "n": [1, null]},
+    });
+    let expected = json!({"kind": "ExecCredential", "apiVersion": V1, "spec": {"cluster": told, "interactive": false}});
+    assert_eq!(scene.runs(), [expected]);
+    assert_eq!(status(&upstream, "/api").await, Ok(200), "tls-server-name is what is verified");
+
+    exec["args"] = json!([scene.path("plugin.sh"), "another"]);
+    let upstream = scene.open(&scene.cluster(), &json!({"exec": exec})).await.unwrap();
+    token(&upstream).await.unwrap();
+    assert_eq!(scene.runs()[1]["spec"]["cluster"]["config"], Value::Null);
+    assert!(scene.runs()[1]["spec"]["cluster"].as_object().unwrap().contains_key("config"));
+}
+
+#[tokio::test]
+async fn scenario_06_the_configured_environment_wins_but_for_the_request() {
+    let scene = Scene::new().await;
+    scene.answer(&json!({"token": "t"}));
+    scene.script("printf '%s|%s|%s' \"$PATH\" \"$KEPT\" \"${HIDDEN-gone}\" > \"$dir/env\"\n/bin/cat \"$dir/answer\"");
+    let mut exec = scene.exec();
+    exec["env"] = json!([{"name": "KUBERNETES_EXEC_INFO", "value": "x"}, {"name": "PATH", "value": "/nowhere"}]);
+    scene.kubeconfig(&scene.cluster(), &json!({"exec": exec}));
+    inspect(&scene, &[("KEPT", "own"), ("HIDDEN", "h"), ("TAILPOD_EXEC_WITHHOLD", "HIDDEN, OTHER")]).await;
+    assert_eq!(scene.runs()[0]["spec"], json!({"interactive": false}));
+    assert_eq!(std::fs::read_to_string(scene.path("env")).unwrap(), "/nowhere|own|gone");
+}
+
+#[tokio::test]
+async fn scenario_07_answers_are_checked() {
+    let scene = Scene::new().await;
+    let ours = scene.server.authority.sign("a", None);
+    let other = scene.server.authority.sign("b", None);
+    let head = format!("apiVersion: {V1}\nkind: ExecCredential\n");
+    let with = |status: Value| json!({"kind": "ExecCredential", "apiVersion": V1, "status": status}).to_string();
+    let beta = with(json!({"token": "t"})).replace("/v1", "/v1beta1");
+    for (index, (answer, expected)) in [
+        (format!("{head}status:\n  token: from-yaml\n"), Ok("Bearer from-yaml")),
+        (
+            beta,
+            Err("exec plugin is configured to use API version client.authentication.k8s.io/v1, \
+                 plugin returned version client.authentication.k8s.io/v1beta1"),
+        ),
+        (head.clone(), Err("exec plugin didn't return a status field")),
+        (with(json!({})), Err("exec plugin didn't return a token or cert/key pair")),
+        (
+            with(json!({"clientCertificateData": ours.chain})),
+            Err("exec plugin returned only certificate or key, not both"),
+        ),
+        (
+            with(json!({"clientCertificateData": ours.chain, "clientKeyData": other.key})),
+            Err("failed parsing client key/certificate: tls: private key does not match public key"),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        scene.write("answer", &answer);
+        // A configuration of its own each time, since failures are shared.
+        let mut exec = scene.exec();
+        exec["env"] = json!([{"name": "CASE", "value": index.to_string()}]);
+        let upstream = scene.open(&scene.cluster(), &json!({"exec": exec})).await.unwrap();
+        assert_eq!(token(&upstream).await.as_deref(), expected.map_err(str::to_owned).as_ref().map(|text| *text));
+    }
+}
+
+#[tokio::test]
+async fn scenario_08_five_hundred_first_requests_are_one_run() {
+    let scene = Scene::new().await;
+    scene.answer(&json!({"token": "t"}));
+    scene.script("sleep 0.1\ncat \"$dir/answer\"");
+    let (one, another) = (scene.upstream().await, scene.upstream().await);
+    let mut asking = JoinSet::new();
+    for index in 0..500 {
+        let upstream = if index % 2 == 0 { one.clone() } else { another.clone() };
+        asking.spawn(async move { token(&upstream).await });
+    }
+    for got in asking.join_all().await {
+        assert_eq!(got.as_deref(), Ok("Bearer t"));
+    }
+    assert_eq!(scene.runs().len(), 1, "also for two clients of one configuration");
+}
+
+#[tokio::test]
+async fn scenario_09_a_failing_plugin_is_not_run_for_everybody() {
+    let scene = Scene::new().await;
+    scene.answer(&json!({"token": "t"}));
+    let until = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 2;
+    scene.script(&format!("[ $(date +%s) -ge {until} ] || exit 7\ncat \"$dir/answer\""));
+    let upstream = scene.upstream().await;
+    let mut asking = JoinSet::new();
+    for _ in 0..500 {
+        let upstream = upstream.clone();
+        asking.spawn(async move {
+            let mut failures = 0;
+            while let Err(error) = token(&upstream).await {
+                assert_eq!(error, "exec: executable /bin/sh failed with exit code 7");
+                failures += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            failures
+        });
+    }
+    assert!(asking.join_all().await.into_iter().all(|failures| failures > 0));
+    assert!((2..=4).contains(&scene.runs().len()), "{}", scene.runs().len());
+}
+
+/// Prints a token that is good for two seconds, and tells the next run from this one.
+const SHORT_LIVED: &str = r#"
+n=$(wc -l < "$dir/runs")
+[ "$n" -eq 1 ] || sleep 0.3
+printf '{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"token":"t%s","expirationTimestamp":"%s"}}' \
+  "$n" "$(date -u -d '+2 seconds' +%Y-%m-%dT%H:%M:%S.%NZ)"
+"#;
+
+#[tokio::test]
+async fn scenario_10_a_token_is_refreshed_before_it_ends_and_nobody_waits() {
+    let scene = Scene::new().await;
+    scene.script(SHORT_LIVED);
+    let upstream = scene.upstream().await;
+    token(&upstream).await.unwrap();
+    let begun = Instant::now();
+    let (mut slowest, mut tokens) = (Duration::ZERO, std::collections::BTreeSet::new());
+    while begun.elapsed() < Duration::from_millis(2600) {
+        let asked = Instant::now();
+        tokens.insert(token(&upstream).await.unwrap());
+        slowest = slowest.max(asked.elapsed());
+        if begun.elapsed() > Duration::from_secs(2) {
+            assert!(!token(&upstream).await.unwrap().ends_with("t1"), "the first has ended");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(slowest < Duration::from_millis(150), "{slowest:?}: somebody waited for the plugin's 300 ms");
+    assert!(tokens.len() >= 2, "{tokens:?}");
+}
+
+#[tokio::test]
+async fn scenario_11_many_401s_are_one_run() {
+    let scene = Scene::new().await;
+    scene.answer(&json!({"token": "a"}));
+    let upstream = scene.upstream().await;
+    let used = upstream.credentials().await.unwrap();
+    scene.answer(&json!({"token": "b"}));
+    scene.server.accept(&["b"]);
+    let mut asking = JoinSet::new();
+    for _ in 0..100 {
+        let (upstream, used) = (upstream.clone(), used.clone());
+        asking.spawn(async move {
+            let (_, answer) = send(&upstream, "/api").await.unwrap();
+            if answer.contains("401") { upstream.rejected(&used).await } else { true }
+        });
+    }
+    assert!(asking.join_all().await.into_iter().all(|is_new| is_new));
+    assert_eq!(scene.runs().len(), 2);
+    assert_eq!(status(&upstream, "/api").await, Ok(200));
+}
+
+#[tokio::test]
+async fn scenario_12_a_401_is_not_the_users_affair_when_there_are_new_credentials() {
+    let scene = Scene::new().await;
+    scene.script("n=$(wc -l < \"$dir/runs\")\nsed s/NUMBER/$n/ \"$dir/answer\"");
+    scene.answer(&json!({"token": "tNUMBER"}));
+    scene.server.accept(&["t2"]);
+    let path = scene.kubeconfig(&scene.cluster(), &json!({"exec": scene.exec()}));
+    let cluster = Cluster::connect(&KubeAccess::Kubeconfig { path, context: None }, "test").await.unwrap();
+    assert!(cluster.secret("s").await.unwrap().is_some());
+    assert_eq!(scene.runs().len(), 2);
+    let tokens: Vec<_> = scene.server.heads().iter().map(|head| head.contains("Bearer t2")).collect();
+    assert_eq!(tokens, [false, true]);
+}
+
+#[tokio::test]
+async fn scenario_13_a_flood_of_401s_does_not_drive_the_plugin() {
+    // Over a minute and every moment of it: `schedule/tests.rs`, `many_401s_are_one_run_and_a_flood_one_in_five_seconds`.
+    let scene = Scene::new().await;
+    scene.answer(&json!({"token": "stale"}));
+    scene.server.accept(&[]);
+    let upstream = scene.upstream().await;
+    for _ in 0..50 {
+        let used = upstream.credentials().await.unwrap();
+        assert_eq!(status(&upstream, "/api").await, Ok(401));
+        assert!(!upstream.rejected(&used).await);
+    }
+    assert_eq!(scene.runs().len(), 2, "the first run and one that was forced");
+}
+
+#[tokio::test]
+async fn scenario_19_a_broken_answer_does_not_revive_the_old_credentials() {
+    let scene = Scene::new().await;
+    let in_a_day = "2100-01-01T00:00:00Z";
+    let (ours, other) = (scene.server.authority.sign("a", None), scene.server.authority.sign("b", None));
+    let broken =
+        json!({"clientCertificateData": ours.chain, "clientKeyData": other.key, "expirationTimestamp": in_a_day});
+    scene.answer(&broken);
+    scene.script(&format!("[ -e \"$dir/second\" ] && exec cat \"$dir/answer\"\n: > \"$dir/second\"\n{SHORT_LIVED}"));
+    let upstream = scene.upstream().await;
+    let begun = Instant::now();
+    assert_eq!(token(&upstream).await.as_deref(), Ok("Bearer t1"));
+    let ended = loop {
+        match token(&upstream).await {
+            Ok(held) => assert_eq!(held, "Bearer t1"),
+            Err(error) => break error,
+        }
+        assert!(begun.elapsed() < Duration::from_secs(4), "the old credentials have been revived");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(ended, "failed parsing client key/certificate: tls: private key does not match public key");
+    assert!(begun.elapsed() > Duration::from_millis(1800), "in use until their end: {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn scenario_20_a_plugin_that_hangs_is_killed_with_its_children() {
+    let scene = Scene::new().await;
+    scene.script("sleep 1000 &\necho $! > \"$dir/child\"\nwait");
+    let path = scene.kubeconfig(&scene.cluster(), &json!({"exec": scene.exec()}));
+    let mut surroundings = surroundings();
+    surroundings.exec.time_limit = Duration::from_millis(300);
+    let upstream = open(&path, &surroundings).await.unwrap();
+    let begun = Instant::now();
+    let error = upstream.credentials().await.unwrap_err();
+    assert!(matches!(error, CredentialError::TimedOut { .. }), "{error}");
+    assert_eq!(error.to_string(), "exec: executable /bin/sh did not finish within 300ms");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    let child = std::fs::read_to_string(scene.path("child")).unwrap();
+    let gone = || {
+        // A zombie is gone, too: whoever adopted it has not looked yet.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    };
+    for _ in 0..100 {
+        if gone() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(gone(), "the plugin's child lives on");
+    assert_eq!(upstream.credentials().await.unwrap_err(), error, "backing off");
+    assert_eq!(scene.runs().len(), 1);
+    scene.answer(&json!({"token": "t"}));
+    scene.script("cat \"$dir/answer\"");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(token(&upstream).await.as_deref(), Ok("Bearer t"));
+}
+
+#[tokio::test]
+async fn scenario_21_a_plugin_that_never_stops_talking_is_killed() {
+    let scene = Scene::new().await;
+    scene.script("head -c 104857600 /dev/zero && : > \"$dir/finished\"");
+    let upstream = scene.upstream().await;
+    let error = token(&upstream).await.unwrap_err();
+    assert_eq!(error, "exec: executable /bin/sh printed more than 1048576 bytes");
+    assert!(!scene.path("finished").exists());
+}
+
+#[tokio::test]
+async fn scenario_22_static_credentials_leave_the_plugin_alone() {
+    let scene = Scene::new().await;
+    scene.answer(&json!({"token": "from-plugin"}));
+    let pair = scene.server.authority.sign("me", None);
+    let (chain, key) = (BASE64.encode(&pair.chain), BASE64.encode(&pair.key));
+    let user = json!({"client-certificate-data": chain, "client-key-data": key, "exec": scene.exec()});
+    let upstream = scene.open(&scene.cluster(), &user).await.unwrap();
+    assert_eq!(status(&upstream, "/api").await, Ok(200));
+    assert_eq!(scene.server.seen()[0].client, Some(pair.der));
+    assert!(!scene.server.heads()[0].contains("Authorization"));
+    for user in [
+        json!({"token": "static", "exec": scene.exec()}),
+        json!({"username": "u", "password": "p", "exec": scene.exec()}),
+    ] {
+        let upstream = scene.open(&scene.cluster(), &user).await.unwrap();
+        assert_eq!(status(&upstream, "/api").await, Ok(200));
+    }
+    assert!(scene.runs().is_empty());
+}
+
+#[tokio::test]
+async fn scenario_23_a_request_that_brings_its_own_authorization_is_left_alone() {
+    use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+    let scene = Scene::new().await;
+    scene.answer(&json!({"token": "t"}));
+    let upstream = scene.upstream().await;
+    let mut headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Bearer own"))]);
+    assert_eq!(upstream.authorize(&mut headers).await.unwrap(), None);
+    assert_eq!(headers[AUTHORIZATION], "Bearer own");
+    let mut connection = upstream.dial_anonymous().await.unwrap();
+    connection.write_all(b"GET / HTTP/1.1\r\nAuthorization: Bearer own\r\n\r\n").await.unwrap();
+    assert!(connection.read(&mut [0; 64]).await.unwrap() > 0);
+    assert!(scene.runs().is_empty());
+    headers.clear();
+    assert!(upstream.authorize(&mut headers).await.unwrap().is_some());
+    assert_eq!((headers[AUTHORIZATION].as_bytes(), scene.runs().len()), (&b"Bearer t"[..], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn scenario_24_a_missing_program_is_explained_ten_times_an_hour() {
+    let scene = Scene::new().await;
+    let exec = json!({"apiVersion": V1, "command": "no-such-plugin", "interactiveMode": "Never",
+                      "installHint": "get it \u{1b}[1mthere"});
+    let upstream = scene.open(&scene.cluster(), &json!({"exec": exec})).await.unwrap();
+    let mut hints = 0;
+    for _ in 0..12 {
+        let error = upstream.credentials().await.unwrap_err();
+        assert_eq!(error.to_string(), "exec: executable no-such-plugin not found");
+        if let Some(hint) = error.hint() {
+            assert!(hint.ends_with("\nget it there"), "{hint}");
+            hints += 1;
+        }
+        tokio::time::advance(Duration::from_secs(31)).await;
+    }
+    assert_eq!(hints, 10);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    assert!(upstream.credentials().await.unwrap_err().hint().is_some());
+
+    let (code, said) = inspect(&scene, &[]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("getting credentials: exec: executable no-such-plugin not found"), "{said}");
+    assert!(said.contains("hint: it is a Kubernetes credential plugin that is not installed"), "{said}");
+}
+
+#[tokio::test]
+async fn scenario_25_what_the_policy_has_judged_is_what_runs() {
+    let scene = Scene::new().await;
+    scene.answer(&json!({"token": "t"}));
+    let program = |directory: &str| {
+        let directory = scene.path(directory);
+        std::fs::create_dir_all(&directory).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", directory.join("plugin")).unwrap();
+        directory
+    };
+    let (first, second) = (program("first"), program("second"));
+    // What was executed is the first word of the shell's own command line.
+    let dir = scene.dir.path().display();
+    let script = format!("tr '\\0' ' ' < /proc/$$/cmdline > {dir}/ran; cat {dir}/answer");
+    let exec = json!({"apiVersion": V1, "command": "plugin", "args": ["-c", script], "interactiveMode": "Never"});
+    let path = scene.kubeconfig(&scene.cluster(), &json!({"exec": exec}));
+    let run = async |policy: Policy, search: &[&Path]| {
+        let mut surroundings = surroundings();
+        surroundings.exec.policy = policy;
+        surroundings.exec.path = std::env::join_paths(search).unwrap();
+        let upstream = open(&path, &surroundings).await.unwrap();
+        token(&upstream).await?;
+        Ok::<_, String>(std::fs::read_to_string(scene.path("ran")).unwrap().split(' ').next().unwrap().to_owned())
+    };
+    let text = |directory: &Path| directory.join("plugin").to_str().unwrap().to_owned();
+    let list = |entry: &str| Policy::Allowlist(vec![entry.to_owned()]);
+    assert_eq!(run(list("plugin"), &[&first, &second]).await, Ok(text(&first)));
+    assert_eq!(run(list(&text(&second)), &[&second, &first]).await, Ok(text(&second)));
+    let error = run(list(&text(&second)), &[&first, &second]).await.unwrap_err();
+    assert_eq!(error, format!("plugin path {:?} is not permitted by the credential plugin allowlist", text(&first)));
+    let error = run(Policy::DenyAll, &[&first]).await.unwrap_err();
+    assert_eq!(error, "plugin \"plugin\" not allowed: policy set to \"DenyAll\"");
+
+    let (code, said) = inspect(&scene, &[("TAILPOD_EXEC_POLICY", "DenyAll")]).await;
+    assert!(code == Some(1) && said.contains("policy set to \"DenyAll\""), "{said}");
+    let (code, said) = inspect(&scene, &[("TAILPOD_EXEC_POLICY", "Allowlist")]).await;
+    assert!(code == Some(1) && said.contains("TAILPOD_EXEC_POLICY: the policy Allowlist needs a list"), "{said}");
+    assert!(exec::metrics::snapshot().denied >= 2);
+}
+
+#[tokio::test]
+async fn scenario_26_the_end_of_the_certificate_counts() {
+    let scene = Scene::new().await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let (first, second) = (scene.server.authority.sign("x", Some(now + 3)), scene.server.authority.sign("y", None));
+    let status = |pair: &Pair| json!({"clientCertificateData": pair.chain, "clientKeyData": pair.key, "expirationTimestamp": "2100-01-01T00:00:00Z"});
+    scene.answer(&status(&first));
+    let upstream = scene.upstream().await;
+    let (_watch, _) = send(&upstream, "/watch").await.unwrap();
+    assert_eq!(scene.server.seen()[0].client, Some(first.der));
+    scene.answer(&status(&second));
+    scene.server.until("the first connection closed", |seen| seen[0].is_closed).await;
+    assert!(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() < now + 3, "before its end");
+    assert_eq!(super::status(&upstream, "/api").await, Ok(200));
+    assert_eq!(scene.server.seen()[1].client, Some(second.der));
+    assert_eq!(scene.runs().len(), 2);
+}
+
+#[tokio::test]
+async fn scenario_27_a_token_that_no_header_can_carry_is_never_sent() {
+    let scene = Scene::new().await;
+    for (index, bad) in ["a\nb", "a\n", "tökèn", "a\r\nImpersonate-User: root"].into_iter().enumerate() {
+        scene.answer(&json!({"token": bad}));
+        let mut exec = scene.exec();
+        exec["env"] = json!([{"name": "CASE", "value": index.to_string()}]);
+        let upstream = scene.open(&scene.cluster(), &json!({"exec": exec})).await.unwrap();
+        let error = send(&upstream, "/api").await.unwrap_err();
+        assert_eq!(error, "exec plugin returned a token that cannot be used: it holds characters that no token has");
+        assert!(upstream.dial().await.is_err());
+    }
+    assert!(scene.server.seen().is_empty());
+}
