@@ -110,6 +110,9 @@ lab_apiserver() {
   (
     umask 077
     openssl genrsa -out "$LAB/sa.key" 2048 2>/dev/null
+    # Whoever it signs for is a user, by the name in the certificate.
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=lab-clients -days 2 \
+      -keyout "$LAB/client-ca.key" -out "$LAB/client-ca.crt" 2>/dev/null
     echo "$admin_token,admin,admin,system:masters" >"$LAB/tokens.csv"
     echo "Authorization: Bearer $admin_token" >"$LAB/admin.header"
   )
@@ -131,6 +134,7 @@ EOF
     --secure-port "$KUBE_PORT" --bind-address 127.0.0.1 --advertise-address 127.0.0.1 \
     --service-account-issuer https://lab --service-account-key-file "$LAB/sa.key" \
     --service-account-signing-key-file "$LAB/sa.key" --token-auth-file "$LAB/tokens.csv" \
+    --client-ca-file "$LAB/client-ca.crt" \
     --authorization-mode RBAC,Node --service-cluster-ip-range 10.96.0.0/24 --allow-privileged \
     --disable-admission-plugins ServiceAccount --audit-policy-file "$LAB/audit.yaml" \
     --audit-log-path "$LAB/audit.log"
