@@ -37,16 +37,17 @@ impl KeyPair {
         let Some(leaf) = chain.first() else {
             return Err(pair("tls: failed to find any PEM data in certificate input"));
         };
-        let leaf = leaf.clone();
+        let not_one = || BadPair::Leaf("x509: malformed certificate".to_owned());
+        let validity = x509::validity(leaf).ok_or_else(not_one)?;
+        let public = x509::public_key(leaf).ok_or_else(not_one)?;
         let key =
             PrivateKeyDer::from_pem_slice(key).map_err(|_| pair("tls: failed to find any PEM data in key input"))?;
-        let key = CertifiedKey::from_der(chain, key, &tls::provider()).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => pair("tls: private key does not match public key"),
-            rustls::Error::InvalidCertificate(error) => BadPair::Leaf(error.to_string()),
-            _ => pair("tls: failed to parse private key"),
-        })?;
-        key.keys_match().map_err(|_| pair("tls: private key does not match public key"))?;
-        let validity = x509::validity(&leaf).ok_or_else(|| BadPair::Leaf("it has no validity period".to_owned()))?;
+        let key = tls::provider().key_provider.load_private_key(key);
+        let key = key.map_err(|_| pair("tls: failed to parse private key"))?;
+        if key.public_key().is_none_or(|of_key| *of_key != *public) {
+            return Err(pair("tls: private key does not match public key"));
+        }
+        let key = CertifiedKey::new(chain, key);
         Ok(Self { key: Arc::new(key), validity })
     }
 

@@ -1,7 +1,8 @@
-//! The validity period of a DER certificate. Pure.
+//! The validity period and the public key of a DER certificate. Pure.
 //!
-//! webpki checks validity only along with rules that a certificate which is its own root cannot pass, so this one
-//! fact is read here (RFC 5280, 4.1). Everything else about certificates is left to rustls.
+//! webpki tells neither without rules that some certificates cannot pass: one that is its own root, and one of version 1,
+//! as `openssl x509 -req` makes it, which API servers take from clients. So these two facts are read here (RFC 5280,
+//! 4.1). Everything else about certificates is left to rustls.
 
 /// When a certificate is valid, in seconds since 1970, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,23 @@ const VERSION: u8 = 0xa0;
 
 /// Reads the validity period; `None` when the bytes are not a certificate.
 pub fn validity(certificate: &[u8]) -> Option<Validity> {
+    let (period, _) = period_and_rest(certificate)?;
+    let (tag, not_before, rest) = element(period)?;
+    let not_before = time(tag, not_before)?;
+    let (tag, not_after, _) = element(rest)?;
+    Some(Validity { not_before, not_after: time(tag, not_after)? })
+}
+
+/// The `SubjectPublicKeyInfo`, tag and length included; `None` when the bytes are not a certificate.
+pub(super) fn public_key(certificate: &[u8]) -> Option<&[u8]> {
+    let (_, subject) = period_and_rest(certificate)?;
+    let (SEQUENCE, _, key) = element(subject)? else { return None };
+    let (SEQUENCE, _, after) = element(key)? else { return None };
+    key.strip_suffix(after)
+}
+
+/// The content of `validity`, and what follows it.
+fn period_and_rest(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
     let (SEQUENCE, certificate, _) = element(certificate)? else { return None };
     let (SEQUENCE, mut rest, _) = element(certificate)? else { return None };
     if let (VERSION, _, after) = element(rest)? {
@@ -34,11 +52,8 @@ pub fn validity(certificate: &[u8]) -> Option<Validity> {
         }
         rest = after;
     }
-    let (SEQUENCE, period, _) = element(rest)? else { return None };
-    let (tag, not_before, rest) = element(period)?;
-    let not_before = time(tag, not_before)?;
-    let (tag, not_after, _) = element(rest)?;
-    Some(Validity { not_before, not_after: time(tag, not_after)? })
+    let (SEQUENCE, period, rest) = element(rest)? else { return None };
+    Some((period, rest))
 }
 
 /// Tag, content and what follows.
@@ -86,17 +101,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_both_time_forms_of_a_real_certificate() {
+    fn reads_both_time_forms_and_the_key_of_a_real_certificate() {
         let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(1970, 1, 1);
         params.not_after = rcgen::date_time_ymd(2084, 1, 29);
         let key = rcgen::KeyPair::generate().unwrap();
         let der = params.self_signed(&key).unwrap().der().to_vec();
         assert_eq!(validity(&der), Some(Validity { not_before: 0, not_after: 3_599_942_400 }));
+        assert_eq!(public_key(&der), Some(&*rcgen::PublicKeyData::subject_public_key_info(&key)));
         for cut in 0..der.len() {
-            // Never a panic; and no validity out of what is not a whole certificate.
-            assert_eq!(validity(&der[..cut]), None, "cut at {cut}");
+            // Never a panic; and nothing out of what is not a whole certificate.
+            assert_eq!((validity(&der[..cut]), public_key(&der[..cut])), (None, None), "cut at {cut}");
         }
+    }
+
+    /// A DER element.
+    fn made(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        [&[tag, 0x82], &length[..], content].concat()
+    }
+
+    #[test]
+    fn reads_a_certificate_of_version_1_too() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let der = rcgen::CertificateParams::new(vec!["me".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let (_, certificate, _) = element(der.der()).unwrap();
+        let (_, signed, signature) = element(certificate).unwrap();
+        // Version 1 has neither the version nor the extensions behind the public key.
+        let (VERSION, _, rest) = element(signed).unwrap() else { panic!("no version") };
+        let public = public_key(der.der()).unwrap();
+        let end = rest.windows(public.len()).position(|window| window == public).unwrap() + public.len();
+        let old = made(SEQUENCE, &[made(SEQUENCE, &rest[..end]), signature.to_vec()].concat());
+        assert!(validity(&old).is_some());
+        assert_eq!((validity(&old), public_key(&old)), (validity(der.der()), Some(public)));
     }
 
     #[test]
