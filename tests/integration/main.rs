@@ -15,6 +15,7 @@ mod exec;
 mod fuzz;
 mod generated;
 mod k8s;
+mod k8s_proxy;
 mod localapi;
 mod localapi_scenarios;
 mod manifests;

@@ -1,0 +1,84 @@
+//! The way out: withdraw, serve on, drain, stop the child, exit 0.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tailpod::sandbox::Fault;
+
+use super::{Stage, messages};
+use crate::support::{SOON, get};
+
+#[tokio::test]
+async fn services_are_withdrawn_and_served_on_for_a_while() {
+    let stage = Stage::new([]).await;
+    let mut proxy = stage.start_with(&[("TAILPOD_WITHDRAW_WAIT", "400ms")]);
+    stage.come_up().await;
+    proxy.mentioned("Setting healthy true").await;
+    stage.prefs(|prefs| prefs["AdvertiseServices"] == json!(["svc:prod-api"])).await;
+    let begin = Instant::now();
+    proxy.signal(Signal::SIGTERM);
+    stage.prefs(|prefs| prefs["AdvertiseServices"] == json!([])).await;
+    assert_eq!(get(stage.health, "/healthz").await.status, 200, "it serves on");
+    assert!(stage.scene.daemon().running());
+    let ended = proxy.ends(0).await;
+    assert!(begin.elapsed() >= Duration::from_millis(400), "{:?}", begin.elapsed());
+    let said = messages(&ended.text());
+    let at =
+        |line: &str| said.iter().position(|said| said.starts_with(line)).unwrap_or_else(|| panic!("{line}: {said:#?}"));
+    assert!(at("unadvertising services: [\"svc:prod-api\"]") < at("serving on for 400ms while peers fail over"));
+    assert!(at("serving on for") < at("Sending SIGTERM to tailscaled"));
+    assert!(at("tailscaled exited") < at("HTTP server at"));
+    stage.scene.daemon().await_stopped(SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_wait() {
+    let stage = Stage::new([]).await;
+    let mut proxy = stage.start_with(&[("TAILPOD_WITHDRAW_WAIT", "1h")]);
+    stage.come_up().await;
+    stage.prefs(|prefs| prefs["AdvertiseServices"] == json!(["svc:prod-api"])).await;
+    proxy.signal(Signal::SIGTERM);
+    proxy.mentioned("serving on for").await;
+    proxy.signal(Signal::SIGTERM);
+    let ended = proxy.ends(0).await;
+    assert!(ended.mentions("second signal (SIGTERM): not waiting any longer"), "{}", ended.text());
+}
+
+#[tokio::test]
+async fn without_services_nothing_is_waited_for() {
+    let stage = Stage::new([]).await;
+    stage.configure(&json!({"advertiseServices": [], "apiServerProxy": {"enabled": false}}));
+    let mut proxy = stage.start_with(&[("TAILPOD_WITHDRAW_WAIT", "1h")]);
+    stage.come_up().await;
+    proxy.mentioned("Setting healthy true").await;
+    proxy.signal(Signal::SIGINT);
+    let ended = proxy.ends(0).await;
+    assert!(!ended.mentions("serving on for"), "{}", ended.text());
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_answer_does_not_hold_up_the_stop() {
+    let stage = Stage::new([]).await;
+    let mut proxy = stage.start_with(&[("TAILPOD_WITHDRAW_WAIT", "200ms")]);
+    stage.come_up().await;
+    stage.prefs(|prefs| prefs["AdvertiseServices"] == json!(["svc:prod-api"])).await;
+    stage.scene.daemon().fail("prefs", Fault::Hang);
+    proxy.signal(Signal::SIGTERM);
+    let ended = proxy.ends(0).await;
+    assert!(ended.mentions("Error ensuring services are not advertised: no answer in time"), "{}", ended.text());
+}
+
+#[tokio::test]
+async fn a_signal_before_anything_is_there_ends_it_at_once() {
+    let stage = Stage::new([]).await;
+    stage.write("");
+    let proxy = stage.start();
+    proxy.mentioned("waiting for its content").await;
+    proxy.stops().await;
+    stage.configure(&json!({}));
+    let proxy = stage.start();
+    proxy.mentioned("logging in").await;
+    proxy.stops().await;
+    stage.scene.daemon().await_stopped(SOON).await.unwrap();
+}
