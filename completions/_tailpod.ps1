@@ -77,8 +77,8 @@ Register-ArgumentCompleter -Native -CommandName 'tailpod' -ScriptBlock {
             break
         }
         'tailpod;proxy' {
-            [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'Config file, or `kube:NAMESPACE/NAME` for a Secret, in the format of k8s-proxy')
-            [CompletionResult]::new('--mode', '--mode', [CompletionResultType]::ParameterName, 'Whether callers become Kubernetes users here')
+            [CompletionResult]::new('--config', '--config', [CompletionResultType]::ParameterName, 'Config file, or `kube:NAMESPACE/NAME` for a Secret, in the format of k8s-proxy; followed, and flags win over it')
+            [CompletionResult]::new('--mode', '--mode', [CompletionResultType]::ParameterName, 'Whether callers become Kubernetes users here; `auth` unless the config says otherwise')
             [CompletionResult]::new('--listen', '--listen', [CompletionResultType]::ParameterName, 'Address to listen on; by default port 443 wherever tailnet peers arrive')
             [CompletionResult]::new('--tls', '--tls', [CompletionResultType]::ParameterName, 'Where certificates come from; `off` is the default with `--proxy-protocol`')
             [CompletionResult]::new('--tls-cert', '--tls-cert', [CompletionResultType]::ParameterName, 'Certificate chain for `--tls files`, PEM; read again when it changes')
@@ -86,11 +86,11 @@ Register-ArgumentCompleter -Native -CommandName 'tailpod' -ScriptBlock {
             [CompletionResult]::new('--kubeconfig', '--kubeconfig', [CompletionResultType]::ParameterName, 'Kubeconfig that leads to the cluster; without it the Pod''s service account, then kubectl''s rules')
             [CompletionResult]::new('--context', '--context', [CompletionResultType]::ParameterName, 'Context of the kubeconfig, if not the current one')
             [CompletionResult]::new('--socket', '--socket', [CompletionResultType]::ParameterName, 'tailscaled''s socket; by default TS_SOCKET')
-            [CompletionResult]::new('--service', '--service', [CompletionResultType]::ParameterName, 'Tailscale Service to serve')
+            [CompletionResult]::new('--service', '--service', [CompletionResultType]::ParameterName, 'Tailscale Service that tailscaled shall serve, with us behind it, and advertise')
             [CompletionResult]::new('--local-addr', '--local-addr', [CompletionResultType]::ParameterName, 'Serve health and metrics there')
             [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use colour')
             [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How log lines look')
-            [CompletionResult]::new('--proxy-protocol', '--proxy-protocol', [CompletionResultType]::ParameterName, 'Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default')
+            [CompletionResult]::new('--proxy-protocol', '--proxy-protocol', [CompletionResultType]::ParameterName, 'Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default. Implied by `--service`, and by `--config` unless `--tls` names certificates')
             [CompletionResult]::new('--service-grants', '--service-grants', [CompletionResultType]::ParameterName, 'Also count grants whose destination is the Service, after those of the node')
             [CompletionResult]::new('--deny-unrecorded-streams', '--deny-unrecorded-streams', [CompletionResultType]::ParameterName, 'While recording is enforced, refuse every stream that cannot be recorded, port-forward included')
             [CompletionResult]::new('--server-timing', '--server-timing', [CompletionResultType]::ParameterName, 'Tell in each answer how long identity and upstream took')

@@ -70,8 +70,8 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_su
 complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
 complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -s v -l verbose -d 'Say more; twice: everything'
 complete -c tailpod -n "__fish_tailpod_using_subcommand boot; and __fish_seen_subcommand_from healthcheck" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l config -d 'Config file, or `kube:NAMESPACE/NAME` for a Secret, in the format of k8s-proxy' -r
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l mode -d 'Whether callers become Kubernetes users here' -r -f -a "auth\t'The peer\'s identity becomes impersonation headers, sent with our own credentials'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l config -d 'Config file, or `kube:NAMESPACE/NAME` for a Secret, in the format of k8s-proxy; followed, and flags win over it' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l mode -d 'Whether callers become Kubernetes users here; `auth` unless the config says otherwise' -r -f -a "auth\t'The peer\'s identity becomes impersonation headers, sent with our own credentials'
 noauth\t'Callers bring their own credentials; none are added'"
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l listen -d 'Address to listen on; by default port 443 wherever tailnet peers arrive' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l tls -d 'Where certificates come from; `off` is the default with `--proxy-protocol`' -r -f -a "tailscale\t'Certificates that tailscaled gets for the node\'s names'
@@ -82,14 +82,14 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_se
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l context -d 'Context of the kubeconfig, if not the current one' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l socket -d 'tailscaled\'s socket; by default TS_SOCKET' -r -F
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l service -d 'Tailscale Service to serve' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l service -d 'Tailscale Service that tailscaled shall serve, with us behind it, and advertise' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l local-addr -d 'Serve health and metrics there' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Even through a pipe'
 never\t'Never'"
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
 json\t'One JSON object per line'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l proxy-protocol -d 'Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default'
+complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l proxy-protocol -d 'Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default. Implied by `--service`, and by `--config` unless `--tls` names certificates'
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l service-grants -d 'Also count grants whose destination is the Service, after those of the node'
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l deny-unrecorded-streams -d 'While recording is enforced, refuse every stream that cannot be recorded, port-forward included'
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and not __fish_seen_subcommand_from explain kubeconfig check classify" -l server-timing -d 'Tell in each answer how long identity and upstream took'

@@ -8,25 +8,20 @@ mod persona;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::{ValueEnum, ValueHint};
-use tokio_util::sync::CancellationToken;
 
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
 use crate::cli::program::Invocation;
 use crate::cli::report::Advise;
-use crate::k8s::upstream::{Upstream, Whose};
 use crate::localapi::LocalApi;
-use crate::proxy::config::ServiceName;
-use crate::proxy::{
-    At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, ServerTiming, Surroundings, Tls,
-    UnrecordedStreams,
-};
-use crate::settings::{ProcessEnv, Vars, vars};
+use crate::proxy::beside::{self, Beside};
+use crate::proxy::config::{Flags, ServiceName};
+use crate::proxy::{At, Client, Listen, Mode, ServerTiming, Tls, UnrecordedStreams};
+use crate::settings::{ProcessEnv, Vars, proxy, vars};
 use crate::shutdown::{self, Signals};
 
 /// Where tailscaled hands over what arrives for the API.
@@ -42,7 +37,8 @@ const BEHIND_SERVE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::
     subcommand_value_name = "COMMAND",
     long_about = "Proxy the Kubernetes API over the tailnet.\n\n\
         Asks tailscaled who each caller is and passes the request on to the API server, as that user (`--mode auth`) or \
-        untouched (`--mode noauth`). Runs beside a tailscaled that is up already, in TUN or in userspace mode.\n\n\
+        untouched (`--mode noauth`). Runs beside a tailscaled that is up already, in TUN or in userspace mode. With \
+        `--service` it has tailscaled serve and advertise that Service, and takes that back when it stops.\n\n\
         Called as `k8s-proxy`, or with TS_K8S_PROXY_CONFIG, it starts and keeps a tailscaled of its own, and the config \
         says what to do.",
     after_long_help = "\
@@ -50,6 +46,8 @@ Examples:
   tailpod proxy                                   Serve tailnet peers on port 443, with certificates of the tailnet
   tailpod proxy --mode noauth                     A network path only: callers bring their own credentials
   tailpod proxy --proxy-protocol                  Behind `tailscale serve` with a PROXY header, on 127.0.0.1:80
+  tailpod proxy --service svc:prod-api            The same, and have tailscaled serve that Service
+  tailpod proxy --config /etc/proxy.hujson        What the config of k8s-proxy says, beside this tailscaled
   tailpod proxy --kubeconfig ~/.kube/config       Serve the cluster of a kubeconfig
   TS_K8S_PROXY_CONFIG=config.hujson k8s-proxy     With a tailscaled of its own, as the operator runs it
   tailpod proxy check config.hujson               Whether that config can be used
@@ -57,19 +55,20 @@ Examples:
   tailpod proxy kubeconfig > proxy.yaml           What a client needs"
 )]
 pub struct Args {
-    /// Config file, or `kube:NAMESPACE/NAME` for a Secret, in the format of k8s-proxy
+    /// Config file, or `kube:NAMESPACE/NAME` for a Secret, in the format of k8s-proxy; followed, and flags win over it
     #[arg(long, value_name = "SOURCE")]
     config: Option<String>,
 
-    /// Whether callers become Kubernetes users here
-    #[arg(long, value_enum, default_value_t)]
-    mode: ModeArg,
+    /// Whether callers become Kubernetes users here; `auth` unless the config says otherwise
+    #[arg(long, value_enum)]
+    mode: Option<ModeArg>,
 
     /// Address to listen on; by default port 443 wherever tailnet peers arrive
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
 
-    /// Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default
+    /// Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default.
+    /// Implied by `--service`, and by `--config` unless `--tls` names certificates
     #[arg(long)]
     proxy_protocol: bool,
 
@@ -97,12 +96,12 @@ pub struct Args {
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     socket: Option<PathBuf>,
 
-    /// Tailscale Service to serve
+    /// Tailscale Service that tailscaled shall serve, with us behind it, and advertise
     #[arg(long, value_name = "svc:NAME")]
     service: Option<ServiceName>,
 
     /// Also count grants whose destination is the Service, after those of the node
-    #[arg(long, requires = "service")]
+    #[arg(long)]
     service_grants: bool,
 
     /// Serve health and metrics there
@@ -134,10 +133,9 @@ enum Command {
 }
 
 /// Values of `--mode`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ModeArg {
     /// The peer's identity becomes impersonation headers, sent with our own credentials
-    #[default]
     Auth,
     /// Callers bring their own credentials; none are added
     Noauth,
@@ -163,22 +161,26 @@ impl Args {
     /// A flag for what the config of `k8s-proxy` says.
     fn set_by_config(&self) -> Option<&'static str> {
         let flags = [
-            ("--config", self.config.is_some()),
             ("--proxy-protocol", self.proxy_protocol),
             ("--tls", self.tls.is_some() || self.tls_cert.is_some() || self.tls_key.is_some()),
             ("--socket", self.socket.is_some()),
             ("--service", self.service.is_some()),
             ("--local-addr", self.local_addr.is_some()),
-            ("--mode", self.mode != ModeArg::default()),
+            ("--mode", self.mode.is_some()),
         ];
         flags.into_iter().find(|(_, set)| *set).map(|(flag, _)| flag)
     }
 
-    /// What the flags mean together.
+    /// Where clients come from, as the flags say together.
     ///
     /// # Errors
     /// Exit code 2 for flags that exclude each other.
-    fn options(&self) -> anyhow::Result<Options> {
+    fn listen(&self) -> anyhow::Result<Listen> {
+        let own_tls = self.tls_cert.is_some() || !matches!(self.tls, None | Some(TlsArg::Off));
+        if self.service.is_some() && own_tls {
+            return Err(usage("`--service` goes with `--tls off`: tailscaled ends the TLS of a Service"));
+        }
+        let behind_serve = self.proxy_protocol || self.service.is_some() || (self.config.is_some() && !own_tls);
         let tls = match (self.tls, &self.tls_cert, &self.tls_key) {
             (Some(TlsArg::Files) | None, Some(certificate), Some(key)) => {
                 Tls::Files { certificate: certificate.clone(), key: key.clone() }
@@ -189,33 +191,23 @@ impl Args {
             }
             (Some(TlsArg::Off), ..) => Tls::Off,
             (Some(TlsArg::Tailscale), ..) => Tls::Tailscale,
-            (None, ..) if self.proxy_protocol => Tls::Off,
+            (None, ..) if behind_serve => Tls::Off,
             (None, ..) => Tls::Tailscale,
         };
         let at = match self.listen {
             Some(addr) => At::Address(addr),
-            None if self.proxy_protocol => At::Address(BEHIND_SERVE),
+            None if behind_serve => At::Address(BEHIND_SERVE),
             None => At::Tailnet { port: TAILNET_PORT },
         };
-        let grants = match &self.service {
-            Some(service) if self.service_grants => Grants::NodeThenService(service.to_string()),
-            _ => Grants::Node,
-        };
-        Ok(Options {
-            mode: match self.mode {
-                ModeArg::Auth => Mode::Auth,
-                ModeArg::Noauth => Mode::NoAuth,
-            },
-            listen: Listen { at, client: if self.proxy_protocol { Client::ProxyHeader } else { Client::Peer }, tls },
-            grants,
-            unrecorded_streams: if self.deny_unrecorded_streams {
-                UnrecordedStreams::Deny
-            } else {
-                UnrecordedStreams::Forward
-            },
-            server_timing: if self.server_timing { ServerTiming::Show } else { ServerTiming::Hide },
-            limits: Limits::default(),
-        })
+        Ok(Listen { at, client: if behind_serve { Client::ProxyHeader } else { Client::Peer }, tls })
+    }
+
+    fn unrecorded_streams(&self) -> UnrecordedStreams {
+        if self.deny_unrecorded_streams { UnrecordedStreams::Deny } else { UnrecordedStreams::Forward }
+    }
+
+    fn server_timing(&self) -> ServerTiming {
+        if self.server_timing { ServerTiming::Show } else { ServerTiming::Hide }
     }
 }
 
@@ -223,37 +215,51 @@ impl Args {
 pub async fn run(mut args: Args, invocation: &Invocation, out: &Output) -> anyhow::Result<ExitStatus> {
     let vars = ProcessEnv::capture();
     match args.command.take() {
-        Some(Command::Explain(args)) => return explain::run(args, out).await,
-        Some(Command::Kubeconfig(args)) => return kubeconfig::run(args, out).await,
-        Some(Command::Check(args)) => return check::run(&args, out),
-        Some(Command::Classify(args)) => return classify::run(&args, out),
-        None if persona::is_meant(&args, invocation, &vars) => return persona::run(args, vars).await,
-        None => {}
+        Some(Command::Explain(args)) => explain::run(args, out).await,
+        Some(Command::Kubeconfig(args)) => kubeconfig::run(args, out).await,
+        Some(Command::Check(args)) => check::run(&args, out),
+        Some(Command::Classify(args)) => classify::run(&args, out),
+        None if persona::is_meant(&args, invocation, &vars) => persona::run(args, vars).await,
+        None => run_beside(args, &vars).await,
     }
-    let options = args.options()?;
-    let cluster = ClusterArgs { kubeconfig: args.kubeconfig, context: args.context, ..ClusterArgs::default() };
-    let access = cluster.access(&vars)?;
-    let socket = args.socket.unwrap_or_else(|| socket(&vars));
+}
+
+/// Serves beside a tailscaled that somebody else keeps, until a signal.
+async fn run_beside(args: Args, vars: &ProcessEnv) -> anyhow::Result<ExitStatus> {
+    let listen = args.listen()?;
+    let source = args.config.as_deref().map(str::parse).transpose().map_err(|error| usage(&format!("{error}")))?;
+    let settings = proxy::read_beside(vars).map_err(|problems| anyhow!(problems).exit_with(ExitStatus::Usage))?;
+    let cluster =
+        ClusterArgs { kubeconfig: args.kubeconfig.clone(), context: args.context.clone(), ..ClusterArgs::default() };
+    let beside = Beside {
+        source,
+        flags: Flags { mode: args.mode.map(Mode::from), service: args.service.clone(), local_addr: args.local_addr },
+        listen,
+        service_grants: args.service_grants,
+        unrecorded_streams: args.unrecorded_streams(),
+        server_timing: args.server_timing(),
+        access: cluster.access(vars)?,
+        localapi: LocalApi::new(&args.socket.unwrap_or_else(|| socket(vars))),
+        pod_ip: settings.pod_ip,
+        withdraw_wait: settings.withdraw_wait,
+    };
     let mut signals = Signals::install().context("cannot watch for signals")?;
     // A connection takes two descriptors.
     shutdown::raise_open_files_limit().context("cannot raise the limit on open files")?;
-    let whose = match options.mode {
-        Mode::Auth => Whose::Ours,
-        Mode::NoAuth => Whose::Nobodys,
-    };
-    let upstream = Upstream::open(&access, whose).await?;
-    let metrics = Arc::new(Metrics::default());
-    let surroundings = Surroundings { localapi: LocalApi::new(&socket), upstream, metrics };
-    let proxy = Proxy::bind(options, surroundings).await?;
-    let stop = CancellationToken::new();
-    let stopping = async {
-        let signal = signals.next().await;
-        tracing::info!("{signal}: stopping");
-        stop.cancel();
-    };
-    let (served, ()) = tokio::join!(proxy.serve(stop.clone()), stopping);
-    served?;
+    beside::run(beside, &mut signals).await.map_err(|error| {
+        let status = if error.is_usage() { ExitStatus::Usage } else { ExitStatus::Failed };
+        anyhow::Error::from(error).exit_with(status)
+    })?;
     Ok(ExitStatus::Done)
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Auth => Self::Auth,
+            ModeArg::Noauth => Self::NoAuth,
+        }
+    }
 }
 
 fn usage(what: &str) -> anyhow::Error {

@@ -7,6 +7,8 @@
 
 pub mod access;
 mod access_log;
+mod apply;
+pub mod beside;
 mod buffers;
 pub mod config;
 pub mod config_source;
@@ -21,6 +23,7 @@ pub mod k8s_proxy;
 mod lane;
 pub mod life;
 mod listen;
+mod local;
 pub mod metrics;
 mod netmap;
 pub mod outgoing;
@@ -28,6 +31,7 @@ pub mod policy;
 mod pool;
 pub mod proxy_protocol;
 pub mod refusal;
+mod reload;
 mod reply;
 mod request;
 pub mod route;
@@ -37,6 +41,7 @@ pub mod status;
 mod stream;
 mod tls;
 mod upgrade;
+mod withdraw;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

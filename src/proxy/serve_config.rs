@@ -3,6 +3,7 @@
 //! tailscaled takes TLS on 443 for the Service, ends it, and dials us with a PROXY header in front. Documents are
 //! compared without their empty members, and what other processes have in the foreground is kept.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
@@ -28,11 +29,11 @@ pub struct Serving<'a> {
 
 /// Whose the installed document is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ownership {
+pub enum Ownership<'a> {
     /// Ours alone: the daemon is our child.
     Whole,
-    /// Only our Service's entry in it: others use the daemon too.
-    OurService,
+    /// Only the entries of these Services in it: others use the daemon too.
+    Services(&'a BTreeSet<ServiceName>),
 }
 
 impl Serving<'_> {
@@ -52,9 +53,15 @@ impl Serving<'_> {
 }
 
 /// The document that shall be installed in place of `installed`.
-pub fn desired(installed: &Value, serving: Option<&Serving<'_>>, ownership: Ownership) -> Value {
+pub fn desired(installed: &Value, serving: Option<&Serving<'_>>, ownership: Ownership<'_>) -> Value {
     let mut document = match (ownership, installed) {
-        (Ownership::OurService, Value::Object(members)) => members.clone(),
+        (Ownership::Services(ours), Value::Object(members)) => {
+            let mut members = members.clone();
+            if let Some(Value::Object(services)) = members.get_mut("Services") {
+                services.retain(|name, _| ours.iter().all(|ours| ours.as_str() != name));
+            }
+            members
+        }
         (Ownership::Whole, Value::Object(members)) => {
             // Cutting off a foreground session would surprise whoever started it.
             members.iter().filter(|(name, _)| *name == "Foreground").map(|(k, v)| (k.clone(), v.clone())).collect()
@@ -136,9 +143,11 @@ mod tests {
         let whole = desired(&installed, Some(&serving(&service)), Ownership::Whole);
         assert!(whole.get("TCP").is_none() && whole["Services"].get("svc:old").is_none());
         assert_eq!(whole["Foreground"], installed["Foreground"]);
-        let shared = desired(&installed, Some(&serving(&service)), Ownership::OurService);
+        let ours = [service.clone()].into();
+        let shared = desired(&installed, Some(&serving(&service)), Ownership::Services(&ours));
         assert_eq!(shared["TCP"], installed["TCP"]);
         assert!(shared["Services"].get("svc:old").is_some() && shared["Services"].get("svc:a").is_some());
+        assert_eq!(desired(&shared, None, Ownership::Services(&ours)), installed, "nothing of ours stays");
         assert_eq!(desired(&installed, None, Ownership::Whole), json!({"Foreground": installed["Foreground"]}));
         assert_eq!(desired(&Value::Null, None, Ownership::Whole), json!({}));
     }

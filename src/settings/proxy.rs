@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::problem::{Problem, Problems};
 use super::read::our_duration;
-use super::reader::Reader;
+use super::reader::{Reader, Reported};
 use super::source::Vars;
 use super::{Note, Persona, capver, parse, vars};
 use crate::secret::Secret;
@@ -14,7 +14,7 @@ use crate::secret::Secret;
 /// What the environment says.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
-    /// `TS_K8S_PROXY_CONFIG`, as it is written.
+    /// `--config`, else `TS_K8S_PROXY_CONFIG`, as it is written.
     pub config: String,
     /// `POD_UID`: we run under the operator, which reads the state Secret.
     pub pod_uid: Option<String>,
@@ -40,18 +40,46 @@ pub struct ProxySettings {
     pub notes: Vec<Note>,
 }
 
+/// What the environment says of a run beside a tailscaled that is there.
+#[derive(Clone, Debug)]
+pub struct BesideSettings {
+    /// `POD_IP`: where health and metrics are served; wins over the config.
+    pub pod_ip: Option<IpAddr>,
+    /// `TAILPOD_WITHDRAW_WAIT`
+    pub withdraw_wait: Duration,
+}
+
 /// Whether the environment asks for the persona.
 pub fn is_asked_for(vars: &dyn Vars) -> bool {
     vars.get(vars::TS_K8S_PROXY_CONFIG.name).ok().flatten().is_some_and(|text| !text.is_empty())
 }
 
-/// Reads it.
+/// Reads what a run beside a tailscaled takes from it.
 ///
 /// # Errors
 /// Every problem.
-pub fn read(vars: &dyn Vars) -> Result<ProxySettings, Problems> {
+pub fn read_beside(vars: &dyn Vars) -> Result<BesideSettings, Problems> {
     let mut read = Reader::new(vars, Persona::Tailpod);
-    let config = read.text(vars::TS_K8S_PROXY_CONFIG);
+    let pod_ip = pod_ip(&mut read);
+    let withdraw_wait = our_duration(&mut read, vars::TAILPOD_WITHDRAW_WAIT);
+    read.finish(|_| Ok(BesideSettings { pod_ip: pod_ip?, withdraw_wait: withdraw_wait? }))
+}
+
+fn pod_ip(read: &mut Reader<'_>) -> Result<Option<IpAddr>, Reported> {
+    let ip = read.text(vars::POD_IP).map(|text| {
+        parse::ip(&text).map_err(|_| read.report(Problem::once(format!("POD_IP={text:?} is not an IP address"))))
+    });
+    ip.transpose()
+}
+
+/// Reads it. `config` stands for `TS_K8S_PROXY_CONFIG`, and wins over it.
+///
+/// # Errors
+/// Every problem.
+pub fn read(vars: &dyn Vars, config: Option<&str>) -> Result<ProxySettings, Problems> {
+    let mut read = Reader::new(vars, Persona::Tailpod);
+    let set = read.text(vars::TS_K8S_PROXY_CONFIG);
+    let config = config.map(str::to_owned).or(set);
     if config.is_none() {
         // Upstream's words.
         read.report(
@@ -59,9 +87,7 @@ pub fn read(vars: &dyn Vars) -> Result<ProxySettings, Problems> {
                 .hint("name the config: a file, or `kube:<namespace>/<name>` for a Secret"),
         );
     }
-    let pod_ip = read.text(vars::POD_IP).map(|text| {
-        parse::ip(&text).map_err(|_| read.report(Problem::once(format!("POD_IP={text:?} is not an IP address"))))
-    });
+    let pod_ip = pod_ip(&mut read);
     let capver = read.number(vars::TAILPOD_CAPVER);
     let reissue_timeout = our_duration(&mut read, vars::TAILPOD_REISSUE_TIMEOUT);
     let withdraw_wait = our_duration(&mut read, vars::TAILPOD_WITHDRAW_WAIT);
@@ -78,7 +104,7 @@ pub fn read(vars: &dyn Vars) -> Result<ProxySettings, Problems> {
         Ok(ProxySettings {
             config: config.unwrap_or_default(),
             pod_uid,
-            pod_ip: pod_ip.transpose()?,
+            pod_ip: pod_ip?,
             auth_key,
             control_url,
             capver: capver?.unwrap_or(capver::CAPVER),
@@ -100,7 +126,7 @@ mod tests {
 
     fn settings(env: &[(&str, &str)]) -> Result<ProxySettings, Vec<String>> {
         let vars: BTreeMap<&str, &str> = env.iter().copied().collect();
-        read(&vars).map_err(|problems| problems.lines())
+        read(&vars, None).map_err(|problems| problems.lines())
     }
 
     #[test]

@@ -10,7 +10,6 @@ use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::program::Invocation;
 use crate::proxy::k8s_proxy::{self, Extras, Outcome};
-use crate::proxy::{ServerTiming, UnrecordedStreams};
 use crate::settings::{Note, NoteLevel, ProcessEnv, Vars, proxy};
 use crate::shutdown::{self, Signals};
 
@@ -25,7 +24,7 @@ pub(super) fn is_meant(args: &Args, invocation: &Invocation, vars: &dyn Vars) ->
 /// Runs it. As upstream, whatever goes wrong ends with 1.
 pub(super) async fn run(args: Args, vars: ProcessEnv) -> anyhow::Result<ExitStatus> {
     let mut signals = Signals::install().context("cannot watch for signals")?;
-    let settings = match proxy::read(&vars) {
+    let settings = match proxy::read(&vars, args.config.as_deref()) {
         Ok(settings) => settings,
         Err(problems) => {
             problems.lines().iter().for_each(|line| tracing::error!("{line}"));
@@ -42,6 +41,7 @@ pub(super) async fn run(args: Args, vars: ProcessEnv) -> anyhow::Result<ExitStat
             NoteLevel::Warning => tracing::warn!("{text}"),
         }
     }
+    let (unrecorded_streams, server_timing) = (args.unrecorded_streams(), args.server_timing());
     let cluster = ClusterArgs { kubeconfig: args.kubeconfig, context: args.context, ..ClusterArgs::default() };
     let access = match cluster.access(&vars) {
         Ok(access) => access,
@@ -50,16 +50,7 @@ pub(super) async fn run(args: Args, vars: ProcessEnv) -> anyhow::Result<ExitStat
             return Ok(ExitStatus::Failed);
         }
     };
-    let extras = Extras {
-        listen: args.listen.unwrap_or(BEHIND_SERVE),
-        unrecorded_streams: if args.deny_unrecorded_streams {
-            UnrecordedStreams::Deny
-        } else {
-            UnrecordedStreams::Forward
-        },
-        server_timing: if args.server_timing { ServerTiming::Show } else { ServerTiming::Hide },
-        access,
-    };
+    let extras = Extras { listen: args.listen.unwrap_or(BEHIND_SERVE), unrecorded_streams, server_timing, access };
     // A connection takes two descriptors.
     if let Err(error) = shutdown::raise_open_files_limit() {
         tracing::warn!("cannot raise the limit on open files: {error}");

@@ -5,6 +5,7 @@
 //! shows an auth key. Follows upstream's `kube/k8s-proxy/conf/conf.go`.
 
 mod changes;
+mod flags;
 mod read;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 pub use changes::{Changes, changes};
+pub use flags::Flags;
 
 pub use super::Mode;
 use crate::located::Place;
@@ -131,6 +133,28 @@ pub struct ConfigError {
 /// ```
 pub fn parse(text: &str) -> Result<Parsed, ConfigError> {
     read::read(text)
+}
+
+impl Default for Config {
+    /// What a config without any field says.
+    fn default() -> Self {
+        Self {
+            auth_key: None,
+            state: None,
+            log_level: LogLevel::default(),
+            app: None,
+            server_url: None,
+            local_addr: None,
+            local_port: DEFAULT_LOCAL_PORT,
+            metrics: false,
+            health: false,
+            hostname: None,
+            accept_routes: None,
+            advertise_services: Vec::new(),
+            api_server: ApiServer::default(),
+            static_endpoints: Vec::new(),
+        }
+    }
 }
 
 impl Config {

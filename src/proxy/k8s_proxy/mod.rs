@@ -4,11 +4,8 @@
 //! performs what [`super::life`] decides: tailscaled as a child, login through its LocalAPI, serve config, health, the
 //! proxy, certificates, a new auth key, and the way out. Upstream (`cmd/k8s-proxy`) embeds the node instead.
 
-mod apply;
 mod certs;
-mod config;
 mod daemon;
-mod http;
 mod login;
 mod reissue;
 mod shell;
@@ -19,8 +16,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::config::{Config, LogLevel, Mode};
+use super::config::{Config, Mode};
 use super::config_source::{ConfigSource, Source};
+use super::reload;
 use super::{ServerTiming, UnrecordedStreams};
 use crate::causes::chain;
 use crate::daemon::program::Environment;
@@ -28,7 +26,6 @@ use crate::k8s::Cluster;
 use crate::settings::KubeAccess;
 use crate::settings::proxy::ProxySettings;
 use crate::shutdown::Signals;
-use crate::telemetry;
 
 pub use super::life::Outcome;
 
@@ -69,7 +66,7 @@ pub async fn run(settings: ProxySettings, extras: Extras, inherited: &Environmen
     };
     let config = match first {
         Ok(loaded) => {
-            config::warn(&loaded.warnings);
+            reload::warn(&loaded.warnings);
             loaded.config
         }
         Err(error) => return Outcome::Failed(chain(&error)),
@@ -98,12 +95,7 @@ pub async fn run(settings: ProxySettings, extras: Extras, inherited: &Environmen
 
 /// What the first config decides for the whole run.
 fn begin(config: &Config) {
-    telemetry::set_level(match config.log_level {
-        LogLevel::Debug => tracing::level_filters::LevelFilter::DEBUG,
-        LogLevel::Info => tracing::level_filters::LevelFilter::INFO,
-        LogLevel::Warn => tracing::level_filters::LevelFilter::WARN,
-        LogLevel::Error => tracing::level_filters::LevelFilter::ERROR,
-    });
+    reload::set_level(config);
     if let Some(app) = &config.app {
         tracing::info!("App \"{app}\" is not passed on: tailscaled takes only names that it knows");
     }

@@ -13,10 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::config::ReloadErrors;
 use super::daemon::{PrivateDir, arguments};
 use super::store::StateStore;
-use super::{Extras, FIELD_MANAGER, apply, certs, config, http, login, reissue, stop};
+use super::{Extras, FIELD_MANAGER, certs, login, reissue, stop};
 use crate::causes::chain;
 use crate::daemon::exit::Exit;
 use crate::daemon::program::{Environment, Program};
@@ -29,9 +28,13 @@ use crate::k8s::state;
 use crate::k8s::upstream::{Upstream, Whose};
 use crate::localapi::LocalApi;
 use crate::node::{self, Device};
-use crate::proxy::config::Config;
+use crate::proxy::apply::{self, Wanted};
+use crate::proxy::config::{Config, Flags};
 use crate::proxy::config_source::ConfigSource;
 use crate::proxy::life::{Action, Event, Level, Life, Outcome, Policy};
+use crate::proxy::local;
+use crate::proxy::reload::{self, ReloadErrors};
+use crate::proxy::serve_config::Ownership;
 use crate::proxy::{At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, Surroundings, Tls};
 use crate::settings::proxy::ProxySettings;
 use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
@@ -279,17 +282,20 @@ impl Shell {
 
     fn follow_config(&mut self, source: ConfigSource) {
         let Some(current) = self.set_config.take() else { return };
-        let (errors, events) = (Arc::clone(&self.reloads), self.events.clone());
+        let errors = Arc::clone(&self.reloads);
         self.tasks.spawn("config watch", |stop| async move {
-            config::follow(source, current, errors, events, stop).await;
+            reload::follow(source, Flags::default(), current, errors, stop).await;
             Ok::<(), Infallible>(())
         });
-        // The key of the config in force, for whoever waits for another one.
-        let (mut config, keys) = (self.config.clone(), self.keys.clone());
+        // The key of the config in force is for whoever waits for another one.
+        let (mut config, keys, events) = (self.config.clone(), self.keys.clone(), self.events.clone());
         self.errands.spawn(async move {
             while config.changed().await.is_ok() {
                 let key = config.borrow_and_update().auth_key.clone();
                 keys.send_replace(key);
+                if events.send(Event::ConfigChanged).await.is_err() {
+                    return;
+                }
             }
         });
     }
@@ -353,7 +359,7 @@ impl Shell {
     fn serve_http(&mut self) {
         let (config, pod_ip) = (&self.first, self.context.settings.pod_ip);
         let (metrics, reloads) = (Arc::clone(&self.metrics), Arc::clone(&self.reloads));
-        match http::bind(config, pod_ip, &self.health, &self.api, metrics, reloads) {
+        match local::bind(config, pod_ip, &self.health, &self.api, metrics, reloads) {
             Ok(Some(server)) => self.http.spawn("HTTP server", |stop| server.serve(stop)),
             Ok(None) => {}
             Err(error) => {
@@ -367,12 +373,12 @@ impl Shell {
         let (api, config) = (self.api.clone(), self.current());
         let suffix = self.device.as_ref().and_then(Device::magic_dns_suffix).map(str::to_owned);
         let backend = self.context.extras.listen;
-        let wanted = apply::Wanted { config: &config, suffix: suffix.as_deref(), backend };
+        let wanted = Wanted { config: &config, suffix: suffix.as_deref(), backend, ownership: Ownership::Whole };
         // Before the name is served somebody sees to its certificate.
         let domain = wanted.serving().ok().flatten().map(|serving| serving.domain());
         self.keep_certificate(domain.filter(|_| self.first.api_server.issue_certs));
         self.daemon_errand(async move {
-            let wanted = apply::Wanted { config: &config, suffix: suffix.as_deref(), backend };
+            let wanted = Wanted { config: &config, suffix: suffix.as_deref(), backend, ownership: Ownership::Whole };
             Event::Applied(apply::apply(&api, &wanted).await)
         });
     }

@@ -5,15 +5,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
-
-use super::apply;
 use super::shell::Shell;
-use crate::causes::chain;
+use crate::proxy::serve_config::Ownership;
+use crate::proxy::withdraw::fail_over;
 use crate::shutdown::Signals;
-
-/// How long the withdrawal itself may take.
-const WITHDRAW_LIMIT: Duration = Duration::from_secs(10);
 
 /// A little more than the proxy gives its requests, so that it can close the rest itself.
 const PROXY_GRACE: Duration = Duration::from_secs(12);
@@ -27,7 +22,7 @@ const HTTP_GRACE: Duration = Duration::from_secs(10);
 /// Shuts down in order. Never fails: what could not be done is logged.
 pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals) {
     if shell.daemon.is_some() && shell.life.is_connected() {
-        fail_over(&shell, signals).await;
+        fail_over(&shell.api, Ownership::Whole, shell.context.settings.withdraw_wait, signals).await;
     }
     for unclean in shell.proxy.stop(PROXY_GRACE).await {
         tracing::debug!("{unclean}");
@@ -37,34 +32,6 @@ pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals) {
     stop_daemon(&mut shell, signals).await;
     for unclean in shell.http.stop(HTTP_GRACE).await {
         tracing::debug!("{unclean}");
-    }
-}
-
-/// Withdraws the Services; if there were any, waits for peers to go elsewhere.
-async fn fail_over(shell: &Shell, signals: &mut Signals) {
-    let wait = shell.context.settings.withdraw_wait;
-    let until = Instant::now() + wait;
-    let withdrawn = tokio::select! {
-        biased;
-        _ = signals.next() => return,
-        withdrawn = timeout(WITHDRAW_LIMIT.min(wait), apply::withdraw(&shell.api)) => withdrawn,
-    };
-    match withdrawn {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => return,
-        Ok(Err(error)) => {
-            tracing::warn!("Error ensuring services are not advertised: {}", chain(&error));
-            return;
-        }
-        Err(_) => {
-            tracing::warn!("Error ensuring services are not advertised: no answer in time");
-            return;
-        }
-    }
-    tracing::info!("serving on for {wait:?} while peers fail over");
-    tokio::select! {
-        () = tokio::time::sleep_until(until) => {}
-        signal = signals.next() => tracing::info!("second signal ({signal}): not waiting any longer"),
     }
 }
 

@@ -2,17 +2,22 @@
 //!
 //! The acceptance rows of api-proxy.md 14 have their numbers in the names of tests.
 
+mod beside;
 mod commands;
 mod config;
 mod reissue;
 mod start;
 mod stop;
 
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tailpod::sandbox::apiserver::access::{Access, Rule, Subject};
 use tailpod::sandbox::{Call, Volume};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::support::{Boot, NAMESPACE, SECRET, SOON, Scene, free_port, running};
 
@@ -138,6 +143,39 @@ fn service(name: &str, port: u16) -> Value {
     json!({"Services": {name: {"TCP": {"443": {
         "TCPForward": format!("127.0.0.1:{port}"), "TerminateTLS": domain, "ProxyProtocol": 2,
     }}}}})
+}
+
+/// The address of the usual peer.
+const ANN: &str = "100.64.0.9:51000";
+
+/// whois' answer about the usual peer, who is granted these rules.
+fn user(rules: &Value) -> Value {
+    json!({
+        "Node": {"ID": 2, "StableID": "n2", "Name": "laptop.test.ts.net."},
+        "UserProfile": {"ID": 7, "LoginName": "ann@example.com"},
+        "CapMap": {"tailscale.com/cap/kubernetes": rules},
+    })
+}
+
+/// Asks the proxy as the usual peer, through a PROXY header; the answer as it comes.
+async fn ask(addr: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(addr).await.expect("a connection");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n");
+    stream.write_all(&[&proxy_header(ANN)[..], request.as_bytes()].concat()).await.expect("sent");
+    let mut answer = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut answer)).await.expect("an answer in time").expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A PROXY header, version 2, as tailscaled writes it.
+fn proxy_header(source: &str) -> Vec<u8> {
+    let source: SocketAddrV4 = source.parse().expect("an address");
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend_from_slice(&source.ip().octets());
+    header.extend_from_slice(&[100, 64, 0, 1]);
+    header.extend_from_slice(&source.port().to_be_bytes());
+    header.extend_from_slice(&[0, 80]);
+    header
 }
 
 /// The messages of the log, which is JSON line by line.

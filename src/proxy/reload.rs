@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
 
+use super::config::{Config, Flags, LogLevel, changes};
+use super::config_source::{ConfigSource, LoadError, Loaded};
 use crate::causes::chain;
-use crate::proxy::config::{Config, changes};
-use crate::proxy::config_source::{ConfigSource, LoadError, Loaded};
-use crate::proxy::life::Event;
+use crate::telemetry;
 
 /// How long to leave a source alone whose Secret may not be read any more.
 const AFTER_DENIAL: std::time::Duration = std::time::Duration::from_secs(5);
@@ -37,12 +38,22 @@ pub(super) fn warn(warnings: &[String]) {
     }
 }
 
-/// Keeps `current` at the last good config until stopped.
+/// Has the process log as much as the config says.
+pub(super) fn set_level(config: &Config) {
+    telemetry::set_level(match config.log_level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    });
+}
+
+/// Keeps `current` at the last good config, with `flags` over it, until stopped.
 pub(super) async fn follow(
     mut source: ConfigSource,
+    flags: Flags,
     current: watch::Sender<Arc<Config>>,
     errors: Arc<ReloadErrors>,
-    events: mpsc::Sender<Event>,
     stop: CancellationToken,
 ) {
     let mut complaint = String::new();
@@ -55,9 +66,7 @@ pub(super) async fn follow(
             Ok(Loaded { config, warnings }) => {
                 complaint.clear();
                 warn(&warnings);
-                if take(&current, config) && events.send(Event::ConfigChanged).await.is_err() {
-                    return;
-                }
+                take(&current, flags.over(config));
             }
             Err(error) => {
                 errors.0.fetch_add(1, Ordering::Relaxed);
@@ -77,8 +86,8 @@ pub(super) async fn follow(
     }
 }
 
-/// Puts a config in force. Whether something follows from it while running.
-fn take(current: &watch::Sender<Arc<Config>>, config: Arc<Config>) -> bool {
+/// Puts a config in force.
+fn take(current: &watch::Sender<Arc<Config>>, config: Arc<Config>) {
     let changes = changes(&current.borrow(), &config);
     for field in &changes.restart {
         tracing::warn!("config field {field} has changed; that takes effect with a restart");
@@ -86,6 +95,9 @@ fn take(current: &watch::Sender<Arc<Config>>, config: Arc<Config>) -> bool {
     if changes.live || changes.auth_key {
         tracing::info!("config reloaded");
     }
-    current.send_replace(config);
-    changes.live
+    current.send_if_modified(|current| {
+        let differs = *current != config;
+        *current = config;
+        differs
+    });
 }

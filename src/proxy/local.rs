@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::config::ReloadErrors;
+use super::Metrics;
+use super::config::Config;
+use super::reload::ReloadErrors;
 use crate::health::{BindError, HealthHandle, HealthRoutes, MetricsRoutes, Routes, Server};
 use crate::localapi::LocalApi;
 use crate::node;
-use crate::proxy::Metrics;
-use crate::proxy::config::Config;
 
 /// Binds the listener that the config asks for. `pod_ip` wins over the config's address.
 pub(super) fn bind(

@@ -1,0 +1,106 @@
+//! Keeps the node as flags and config say, through changes of the config and restarts of the daemon.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::node::Node;
+use crate::health::{HealthHandle, Weight};
+use crate::localapi::LocalApi;
+use crate::proxy::Client;
+use crate::proxy::apply::{Wanted, apply};
+use crate::proxy::config::{Config, ServiceName};
+use crate::proxy::serve_config::Ownership;
+
+/// Between tries to bring about what is wanted.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What is kept, and what of the node's is ours.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    api: LocalApi,
+    backend: Option<SocketAddr>,
+    client: Client,
+    config: watch::Receiver<Arc<Config>>,
+    node: watch::Receiver<Node>,
+    health: HealthHandle,
+    /// Every Service that we have served or advertised.
+    ours: BTreeSet<ServiceName>,
+}
+
+impl Upkeep {
+    pub(super) fn new(
+        api: LocalApi,
+        backend: Option<SocketAddr>,
+        client: Client,
+        config: watch::Receiver<Arc<Config>>,
+        node: watch::Receiver<Node>,
+        health: HealthHandle,
+    ) -> Self {
+        Self { api, backend, client, config, node, health, ours: BTreeSet::new() }
+    }
+
+    /// Every Service that is or was ours.
+    pub(super) fn ours(&self) -> &BTreeSet<ServiceName> {
+        &self.ours
+    }
+
+    /// Keeps it for ever. Returns only when the first try fails: then something is wrong with what was asked for.
+    pub(super) async fn keep(&mut self) -> String {
+        let mut done = false;
+        loop {
+            // Without a name for itself the node has none for a Service.
+            let ready = self.node.wait_for(|node| node.running && node.suffix.is_some()).await;
+            let Ok(suffix) = ready.map(|node| node.suffix.clone()) else { return std::future::pending().await };
+            let outcome = self.once(suffix.as_deref()).await;
+            self.health.report("config", Weight::Degrading, outcome.as_ref().err().cloned());
+            let again = match outcome {
+                Ok(()) => None,
+                Err(text) if !done => return text,
+                Err(text) => {
+                    tracing::warn!("the node was not set up as wanted, trying again in {AGAIN:?}: {text}");
+                    Some(AGAIN)
+                }
+            };
+            done = true;
+            self.changed(again).await;
+        }
+    }
+
+    async fn once(&mut self, suffix: Option<&str>) -> Result<(), String> {
+        let config = Arc::clone(&self.config.borrow_and_update());
+        self.node.mark_unchanged();
+        let backend = self.backend.ok_or("nothing is listened on")?;
+        if let Some(service) = config.served().filter(|_| self.client != Client::ProxyHeader) {
+            return Err(format!("{service} cannot be served without --proxy-protocol"));
+        }
+        self.ours.extend(config.advertise_services.iter().chain(config.served()).cloned());
+        let ownership = Ownership::Services(&self.ours);
+        apply(&self.api, &Wanted { config: &config, suffix, backend, ownership }).await
+    }
+
+    /// Waits for a reason to look again, no longer than `limit`.
+    async fn changed(&mut self, limit: Option<Duration>) {
+        let wait = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = wait => {}
+            changed = self.node.changed() => if changed.is_err() {
+                std::future::pending::<()>().await;
+            },
+            // Without a config to follow nothing changes any more.
+            () = async {
+                if self.config.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            } => {}
+        }
+    }
+}
