@@ -178,7 +178,8 @@ pub async fn prepare(settings: &Settings, deadline: Instant) -> Result<Prepared,
 /// Reads and at most one patch; nothing is written when it fails.
 async fn attempt(settings: &Settings, deadline: Instant) -> Result<Prepared, PrepareError> {
     let Some(name) = settings.kube.secret.clone() else { return Ok(Prepared::default()) };
-    let connected = Cluster::connect(&settings.kube.access, COMPONENT).await.map_err(PrepareError::Client)?;
+    let connected =
+        Cluster::connect_unattended(&settings.kube.access, COMPONENT).await.map_err(PrepareError::Client)?;
     // Inside one call too, so that the last error is told and not hidden by the deadline.
     let cluster = connected.until(deadline);
     let mut permissions = probe(&cluster, &name).await?;

@@ -20,7 +20,7 @@ use kube::client::middleware::BaseUriLayer;
 use tower::{BoxError, Layer as _, Service, ServiceExt as _};
 
 use super::error::Error;
-use super::upstream::{DialError, Tracked, Upstream, Whose};
+use super::upstream::{DialError, Surroundings, Tracked, Upstream, Whose};
 use crate::settings::access::KubeAccess;
 
 /// TCP and TLS together; the API server is near.
@@ -39,15 +39,15 @@ pub(super) struct Connection {
 }
 
 /// Builds the client for `access`.
-pub(super) async fn connect(access: &KubeAccess) -> Result<Connection, Error> {
+pub(super) async fn connect(access: &KubeAccess, surroundings: &Surroundings) -> Result<Connection, Error> {
     let (upstream, namespace) = match access {
         KubeAccess::InCluster { service_account, .. } => {
             // First, since its absence tells that this is no Pod.
             let namespace = pod_namespace(service_account).await?;
-            (Upstream::open(access, Whose::Ours).await?, namespace)
+            (Upstream::open_in(access, Whose::Ours, surroundings).await?, namespace)
         }
         KubeAccess::Kubeconfig { .. } => {
-            let upstream = Upstream::open(access, Whose::Ours).await?;
+            let upstream = Upstream::open_in(access, Whose::Ours, surroundings).await?;
             let namespace = upstream.namespace().unwrap_or("default").to_owned();
             (upstream, namespace)
         }

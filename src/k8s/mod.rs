@@ -43,7 +43,7 @@ pub use self::error::{Cause, Error, Resource, RoleRule, Said, Verb};
 pub use self::event::{EventKind, PodEvent, PodRef};
 use self::request::{Call, Replay};
 pub use self::state::{KeyPatch, StateSecret};
-use self::upstream::Upstream;
+use self::upstream::{Surroundings, Upstream};
 use crate::secret::Secret;
 use crate::settings::access::KubeAccess;
 
@@ -80,7 +80,23 @@ impl Cluster {
     /// [`Error::NoServiceAccount`] outside a Pod, else [`Error::Setup`]. A credential plugin of a kubeconfig
     /// runs with the first request.
     pub async fn connect(access: &KubeAccess, component: &'static str) -> Result<Self, Error> {
-        let connection = connect::connect(access).await?;
+        Self::connect_in(access, component, &upstream::here()?).await
+    }
+
+    /// The same for a daemon, whose plugins have nobody to talk to.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; also for a plugin that needs a person.
+    pub async fn connect_unattended(access: &KubeAccess, component: &'static str) -> Result<Self, Error> {
+        Self::connect_in(access, component, &upstream::here()?.unattended()).await
+    }
+
+    async fn connect_in(
+        access: &KubeAccess,
+        component: &'static str,
+        surroundings: &Surroundings,
+    ) -> Result<Self, Error> {
+        let connection = connect::connect(access, surroundings).await?;
         let inner = Inner {
             client: connection.client,
             server: connection.upstream.base().to_string(),

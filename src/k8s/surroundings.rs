@@ -65,17 +65,10 @@ impl Surroundings {
         Ok(Self { proxies, ca_bundle: given("SSL_CERT_FILE").map(PathBuf::from), exec })
     }
 
-    /// The same for a daemon: nobody will ever answer a plugin's questions.
+    /// The same for a daemon: nobody will ever answer a plugin's questions, even if it was started at a terminal.
     #[must_use]
-    pub fn without_terminal(mut self, why: &str) -> Self {
-        self.exec.stdin = Stdin { is_terminal: false, unavailable: Some(why.to_owned()) };
-        self
-    }
-
-    /// The same without the environment's proxies: in a Pod the API server is near.
-    #[must_use]
-    pub fn without_proxies(mut self) -> Self {
-        self.proxies = EnvProxies::default();
+    pub fn unattended(mut self) -> Self {
+        self.exec.stdin.unavailable = Some("this is a daemon".to_owned());
         self
     }
 }

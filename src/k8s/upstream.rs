@@ -23,7 +23,7 @@ use super::bearer::Bearer;
 use super::connections::Connections;
 pub use super::dial::DialError;
 use super::dial::Dialer;
-use super::egress::Kind;
+use super::egress::{EnvProxies, Kind};
 use super::error::Error;
 pub use super::exec::CredentialError;
 use super::exec::{Authenticator, Mode};
@@ -111,25 +111,19 @@ impl Credentials {
 // === impl Upstream ===
 
 impl Upstream {
-    /// Reads what `access` names; sends nothing and runs no plugin yet. What the environment says is taken from this
-    /// process, its proxies only for a kubeconfig.
+    /// Reads what `access` names, for a daemon; sends nothing and runs no plugin yet. What the environment says is
+    /// taken from this process, its proxies only for a kubeconfig.
     ///
     /// # Errors
-    /// [`Error::Setup`]: something is missing or cannot be used.
+    /// [`Error::Setup`]: something is missing or cannot be used, as a plugin that needs a person.
     pub async fn open(access: &KubeAccess, whose: Whose) -> Result<Self, Error> {
-        let surroundings =
-            Surroundings::of_process().map_err(|error| setup("the environment cannot be used".to_owned(), error))?;
-        let surroundings = match access {
-            KubeAccess::InCluster { .. } => surroundings.without_proxies(),
-            KubeAccess::Kubeconfig { .. } => surroundings,
-        };
-        Self::open_in(access, whose, &surroundings).await
+        Self::open_in(access, whose, &here()?.unattended()).await
     }
 
     /// The same in `surroundings`.
     ///
     /// # Errors
-    /// As [`Self::open`]; also for a plugin that needs a person where there is none.
+    /// As [`Self::open`]; a plugin that needs a person is one only where nobody can be.
     pub async fn open_in(access: &KubeAccess, whose: Whose, surroundings: &Surroundings) -> Result<Self, Error> {
         match access {
             KubeAccess::InCluster { service_account, url } => {
@@ -157,7 +151,9 @@ impl Upstream {
                 Bearer::File(TokenFile::open(path.clone(), None).await.map_err(refused)?)
             }
         };
-        let dialer = dialer(base, None, None, surroundings)
+        // In a Pod the API server is near: no proxy leads there.
+        let direct = Surroundings { proxies: EnvProxies::default(), ..surroundings.clone() };
+        let dialer = dialer(base, None, None, &direct)
             .map_err(|error| setup("cannot reach the API server".to_owned(), error))?;
         let source = Source::Static { bearer, pair: None, connections: Connections::default() };
         Ok(Self::new(dialer, Some(trusts), source, None, Vec::new()))
@@ -323,6 +319,11 @@ impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream").field("base", self.base()).finish_non_exhaustive()
     }
+}
+
+/// The surroundings of this process.
+pub(super) fn here() -> Result<Surroundings, Error> {
+    Surroundings::of_process().map_err(|error| setup("the environment cannot be used".to_owned(), error))
 }
 
 /// Notices a replaced client certificate while nobody dials.

@@ -106,7 +106,7 @@ impl Error {
 pub async fn run(beside: Beside, signals: &mut Signals) -> Result<(), Error> {
     let mut source = match &beside.source {
         Some(source) => {
-            let cluster = Cluster::connect(&beside.access, COMPONENT).await?;
+            let cluster = Cluster::connect_unattended(&beside.access, COMPONENT).await?;
             Some(ConfigSource::open(source.clone(), &cluster))
         }
         None => None,

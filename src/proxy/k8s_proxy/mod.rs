@@ -54,7 +54,7 @@ pub async fn run(settings: ProxySettings, extras: Extras, inherited: &Environmen
         Ok(source) => source,
         Err(error) => return Outcome::Failed(format!("TS_K8S_PROXY_CONFIG: {error}")),
     };
-    let cluster = match Cluster::connect(&extras.access, COMPONENT).await {
+    let cluster = match Cluster::connect_unattended(&extras.access, COMPONENT).await {
         Ok(cluster) => cluster,
         Err(error) => return Outcome::Failed(format!("cannot use the cluster: {}", chain(&error))),
     };

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 /// `tailpod secret inspect` with the scene's kubeconfig: exit code and standard error.
-async fn inspect(scene: &Scene, env: &[(&str, &str)]) -> (Option<i32>, String) {
+pub(super) async fn inspect(scene: &Scene, env: &[(&str, &str)]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_tailpod"))
         .args(["secret", "inspect", "--secret", "ns/s", "--kubeconfig"])
         .arg(scene.path("kubeconfig"))
@@ -57,7 +57,7 @@ async fn scenario_03_a_daemon_refuses_a_plugin_that_needs_a_person_at_once() {
     let mut exec = scene.exec();
     exec["interactiveMode"] = json!("Always");
     let path = scene.kubeconfig(&scene.cluster(), &json!({"exec": exec}));
-    let daemon = surroundings().without_terminal("nobody talks to a daemon");
+    let daemon = surroundings().unattended();
     let error = open(&path, &daemon).await.unwrap_err();
     assert!(
         error.ends_with("exec plugin cannot support interactive mode: standard input is not a terminal"),
