@@ -18,7 +18,7 @@ use super::reply::{self, After};
 use super::serve::Shared;
 use super::{Mode, ServerTiming};
 use crate::http1::{Extensions, Framing, RequestHead, ResponseHead, Version, response_framing, write_response};
-use crate::k8s::upstream::Credentials;
+use crate::k8s::upstream::{Credentials, DialError};
 
 /// Largest body that is kept until it is known that it need not be sent again.
 const LARGEST_COPY: u64 = 64 << 10;
@@ -101,7 +101,7 @@ async fn forward(
         let credentials = connection.unless_gone(shared.pool.upstream().credentials()).await.ok_or(Ended::Aborted)?;
         let credentials = credentials.map_err(|error| {
             entry.failed(&error);
-            Refusal::new(Reason::Credentials, "the proxy has no credentials for the API server")
+            no_credentials()
         })?;
         let bytes = prepared.head(base, credentials.authorization())?;
         let lane = prepared.lane(bytes, resend.as_deref(), shared.options.mode);
@@ -179,8 +179,16 @@ async fn link(
     let dialled = connection.unless_gone(shared.pool.dial()).await.ok_or(Ended::Aborted)?;
     dialled.map_err(|error| {
         entry.failed(&error);
+        if matches!(error, DialError::Credentials(_)) {
+            return no_credentials().into();
+        }
         upstream_failed(Refusal::new(Reason::Upstream, format!("cannot reach the API server: {error}")), shared).into()
     })
+}
+
+/// For the peer, whom it does not concern how the proxy gets its credentials.
+fn no_credentials() -> Refusal {
+    Refusal::new(Reason::Credentials, "cannot obtain credentials for the Kubernetes API")
 }
 
 /// Whether an answer is about the proxy's own credentials: a 401, unless it may come from what a Pod or Service answers.
