@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::policy::{Attempt, Decision, Warning};
 use super::refusal::Reason;
+use crate::k8s::exec;
 
 /// Upper bounds of the duration histogram, in microseconds. Watches end in the last one.
 const BOUNDS: [u64; 12] =
@@ -152,6 +153,7 @@ impl Metrics {
         for (verb, histogram) in VERBS.iter().zip(&self.durations) {
             histogram.render(&mut text, duration, verb);
         }
+        text.push_str(&exec::metrics::snapshot().render());
         text
     }
 }
