@@ -180,7 +180,7 @@ async fn our_own_requests_impersonate_as_the_kubeconfig_says() {
 // === Proxies ===
 
 /// A proxy that takes one protocol, writes down what it was asked for, and connects to `to` whatever that was.
-async fn proxy(
+pub(super) async fn proxy(
     socks: bool,
     to: std::net::SocketAddr,
 ) -> (String, tokio::sync::watch::Receiver<Vec<String>>, JoinSet<()>) {
@@ -190,11 +190,12 @@ async fn proxy(
     let (asked, asks) = tokio::sync::watch::channel(Vec::new());
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
+        let mut open = JoinSet::new();
         while let Ok((mut client, _)) = listener.accept().await {
             let ask = if socks { socks_ask(&mut client).await } else { connect_ask(&mut client).await };
             asked.send_modify(|all| all.push(ask));
             let mut server = TcpStream::connect(to).await.unwrap();
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            open.spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
         }
     });
     (url, asks, tasks)

@@ -1,10 +1,14 @@
 //! Credentials for the Kubernetes API: exec plugins (scenarios 1 to 27 of exec-credential.md 7), every other kind of
 //! kubeconfig, and the connections that are made with them. Real plugins, real TLS servers on loopback.
 
+mod door;
 mod kubeconfigs;
+mod proxy;
 mod rotation;
+mod runs;
 mod scenarios;
 mod server;
+mod sessions;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

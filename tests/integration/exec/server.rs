@@ -1,7 +1,8 @@
 //! A TLS server that knows client certificates, remembers every handshake and request, and holds connections open.
 //!
-//! `/watch` answers with a stream that never ends, `/exec` upgrades and echoes, everything else is a Secret. Requests
-//! without an accepted token are answered with 401, unless nobody said which are accepted.
+//! A path with `watch` in it is a stream that never ends, one with `exec` upgrades and echoes, `/slow` takes a moment,
+//! everything else is a Secret. Requests without an accepted token are answered with 401, unless nobody said which are
+//! accepted.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -64,7 +65,7 @@ pub(super) struct Seen {
     pub(super) client: Option<CertificateDer<'static>>,
     pub(super) kind: Option<HandshakeKind>,
     pub(super) alpn: Option<Vec<u8>>,
-    /// Request heads.
+    /// Request heads, each with its body behind it.
     pub(super) heads: Vec<String>,
     pub(super) is_closed: bool,
 }
@@ -174,23 +175,41 @@ async fn serve(tcp: TcpStream, acceptor: TlsAcceptor, state: &State, index: usiz
             continue;
         };
         let head = String::from_utf8(buffer.drain(..end + 4).collect()).unwrap();
-        let authorization = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("authorization").then(|| value.trim().to_owned())
-        });
+        let field = |wanted: &str| {
+            head.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
+            })
+        };
+        let length: usize = field("content-length").map_or(0, |length| length.parse().unwrap());
+        while buffer.len() < length {
+            if tls.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+        }
+        let body = String::from_utf8(buffer.drain(..length).collect()).unwrap();
+        let (authorization, upgrade) = (field("authorization"), field("upgrade").unwrap_or("echo".to_owned()));
         let accepted = state.accepted.lock().unwrap().clone();
         let is_accepted = accepted.is_none_or(|tokens| authorization.is_some_and(|token| tokens.contains(&token)));
-        state.seen.send_modify(|all| all[index].heads.push(head.clone()));
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        state.seen.send_modify(|all| all[index].heads.push(head.clone() + &body));
+        let is_stream = path.contains("exec") && is_accepted;
+        if path == "/slow" {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         let answer = match path.as_str() {
             _ if !is_accepted => "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".to_owned(),
-            "/watch" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n".to_owned(),
-            "/exec" => "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n".to_owned(),
+            _ if is_stream => {
+                format!("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n")
+            }
+            path if path.contains("watch") => {
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n".to_owned()
+            }
             _ => "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}".to_owned(),
         };
         tls.write_all(answer.as_bytes()).await?;
         tls.flush().await?;
-        if path == "/exec" && is_accepted {
+        if is_stream {
             let mut chunk = [0; 1024];
             loop {
                 let count = tls.read(&mut chunk).await?;

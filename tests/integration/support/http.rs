@@ -47,9 +47,14 @@ impl Answer {
 /// Sends one request and reads the answer to its end.
 pub(crate) async fn http(port: u16, method: &str, path: &str, headers: &str) -> Answer {
     let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+    exchange(SocketAddr::from(([127, 0, 0, 1], port)), request.as_bytes()).await
+}
+
+/// Sends these bytes, whose request asks for the connection to be closed, and reads the answer to its end.
+pub(crate) async fn exchange(addr: SocketAddr, bytes: &[u8]) -> Answer {
     let exchange = async {
-        let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await?;
-        stream.write_all(request.as_bytes()).await?;
+        let mut stream = TcpStream::connect(addr).await?;
+        stream.write_all(bytes).await?;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await?;
         std::io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
