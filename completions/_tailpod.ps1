@@ -534,6 +534,7 @@ Register-ArgumentCompleter -Native -CommandName 'tailpod' -ScriptBlock {
             [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
             [CompletionResult]::new('boot', 'boot', [CompletionResultType]::ParameterValue, 'A node: service account, Role, Secret to fill in, and a StatefulSet or a sidecar')
+            [CompletionResult]::new('proxy', 'proxy', [CompletionResultType]::ParameterValue, 'The API server proxy: service account, RBAC, Secrets to fill in, Service, Deployment, and the grant')
             break
         }
         'tailpod;generate;manifests;boot' {
@@ -549,6 +550,32 @@ Register-ArgumentCompleter -Native -CommandName 'tailpod' -ScriptBlock {
             [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How log lines look')
             [CompletionResult]::new('--kernel', '--kernel', [CompletionResultType]::ParameterName, 'Use the kernel''s network stack; needs the TUN device and NET_ADMIN')
             [CompletionResult]::new('--sidecar', '--sidecar', [CompletionResultType]::ParameterName, 'A native sidecar in an application''s Pod instead of a StatefulSet')
+            [CompletionResult]::new('--check', '--check', [CompletionResultType]::ParameterName, 'Write nothing; fail and name the files that are missing or out of date')
+            [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print results as JSON')
+            [CompletionResult]::new('-q', '-q', [CompletionResultType]::ParameterName, 'Say less: warnings and errors; twice: errors only')
+            [CompletionResult]::new('--quiet', '--quiet', [CompletionResultType]::ParameterName, 'Say less: warnings and errors; twice: errors only')
+            [CompletionResult]::new('-v', '-v', [CompletionResultType]::ParameterName, 'Say more; twice: everything')
+            [CompletionResult]::new('--verbose', '--verbose', [CompletionResultType]::ParameterName, 'Say more; twice: everything')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            break
+        }
+        'tailpod;generate;manifests;proxy' {
+            [CompletionResult]::new('--listener', '--listener', [CompletionResultType]::ParameterName, 'Who terminates TLS')
+            [CompletionResult]::new('--mode', '--mode', [CompletionResultType]::ParameterName, 'Whether callers become Kubernetes users in the proxy')
+            [CompletionResult]::new('--groups', '--groups', [CompletionResultType]::ParameterName, 'Groups that grants may name, comma-separated; the proxy can act as a member of no other')
+            [CompletionResult]::new('--service', '--service', [CompletionResultType]::ParameterName, 'Tailscale Service that `--listener serve` serves [default: svc:NAME]')
+            [CompletionResult]::new('--tailnet', '--tailnet', [CompletionResultType]::ParameterName, 'DNS name of the tailnet, for `--listener serve`: tail1234.ts.net')
+            [CompletionResult]::new('--tag', '--tag', [CompletionResultType]::ParameterName, 'Tag of the nodes, which the auth key must have')
+            [CompletionResult]::new('--src', '--src', [CompletionResultType]::ParameterName, 'Who may use the proxy, comma-separated, as the policy file names them')
+            [CompletionResult]::new('-n', '-n', [CompletionResultType]::ParameterName, 'Namespace of everything')
+            [CompletionResult]::new('--namespace', '--namespace', [CompletionResultType]::ParameterName, 'Namespace of everything')
+            [CompletionResult]::new('--name', '--name', [CompletionResultType]::ParameterName, 'Name of everything')
+            [CompletionResult]::new('--image', '--image', [CompletionResultType]::ParameterName, 'Image with tailpod, its links, and tailscaled')
+            [CompletionResult]::new('--replicas', '--replicas', [CompletionResultType]::ParameterName, 'How many: one is a Deployment, more are a StatefulSet')
+            [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use colour')
+            [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How log lines look')
+            [CompletionResult]::new('--policy', '--policy', [CompletionResultType]::ParameterName, 'Print only what belongs into the tailnet policy file')
             [CompletionResult]::new('--check', '--check', [CompletionResultType]::ParameterName, 'Write nothing; fail and name the files that are missing or out of date')
             [CompletionResult]::new('--json', '--json', [CompletionResultType]::ParameterName, 'Print results as JSON')
             [CompletionResult]::new('-q', '-q', [CompletionResultType]::ParameterName, 'Say less: warnings and errors; twice: errors only')

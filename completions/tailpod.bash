@@ -91,6 +91,9 @@ _tailpod() {
             tailpod__subcmd__generate__subcmd__manifests,boot)
                 cmd="tailpod__subcmd__generate__subcmd__manifests__subcmd__boot"
                 ;;
+            tailpod__subcmd__generate__subcmd__manifests,proxy)
+                cmd="tailpod__subcmd__generate__subcmd__manifests__subcmd__proxy"
+                ;;
             tailpod__subcmd__proxy,check)
                 cmd="tailpod__subcmd__proxy__subcmd__check"
                 ;;
@@ -728,7 +731,7 @@ _tailpod() {
             return 0
             ;;
         tailpod__subcmd__generate__subcmd__manifests)
-            opts="-q -v -h --check --json --quiet --verbose --color --log-format --help boot"
+            opts="-q -v -h --check --json --quiet --verbose --color --log-format --help boot proxy"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -786,6 +789,76 @@ _tailpod() {
                     ;;
                 --secret)
                     COMPREPLY=($(compgen -W "$(_tailpod_secrets)" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tailpod__subcmd__generate__subcmd__manifests__subcmd__proxy)
+            opts="-n -q -v -h --listener --mode --groups --service --tailnet --tag --src --policy --namespace --name --image --replicas --check --json --quiet --verbose --color --log-format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --listener)
+                    COMPREPLY=($(compgen -W "tls serve" -- "${cur}"))
+                    return 0
+                    ;;
+                --mode)
+                    COMPREPLY=($(compgen -W "auth noauth" -- "${cur}"))
+                    return 0
+                    ;;
+                --groups)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --service)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tailnet)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --src)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --replicas)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --color)

@@ -439,6 +439,7 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_see
 complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -s v -l verbose -d 'Say more; twice: everything'
 complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -f -a "boot" -d 'A node: service account, Role, Secret to fill in, and a StatefulSet or a sidecar'
+complete -c tailpod -n "__fish_tailpod_using_subcommand generate; and __fish_seen_subcommand_from manifests" -f -a "proxy" -d 'The API server proxy: service account, RBAC, Secrets to fill in, Service, Deployment, and the grant'
 complete -c tailpod -n "__fish_tailpod_using_subcommand complete; and not __fish_seen_subcommand_from secrets" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Even through a pipe'
 never\t'Never'"

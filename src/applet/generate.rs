@@ -1,17 +1,17 @@
 //! `tailpod generate`: the files that follow from the command definition, written or compared.
 
+mod manifests;
+
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 
-use crate::cli::cluster::object_name;
+use self::manifests::Manifests;
 use crate::cli::exit::ExitStatus;
 use crate::cli::generate::{self, Generated};
 use crate::cli::output::Output;
 use crate::cli::report::Advise;
-use crate::manifests::{self, BootMode};
-use crate::prefix::Prefix;
 
 /// What to write.
 #[derive(Debug, clap::Args)]
@@ -60,7 +60,8 @@ enum What {
     /// Kubernetes manifests on standard output: the smallest Role, no privilege that is not needed
     #[command(
         disable_help_subcommand = true,
-        after_long_help = "Examples:\n  tailpod generate manifests boot | kubectl apply -f -"
+        after_long_help = "Examples:\n  tailpod generate manifests boot | kubectl apply -f -\n  tailpod generate \
+                           manifests proxy | kubectl apply --server-side -f -"
     )]
     Manifests {
         #[command(subcommand)]
@@ -68,104 +69,10 @@ enum What {
     },
 }
 
-#[derive(Debug, clap::Subcommand)]
-enum Manifests {
-    /// A node: service account, Role, Secret to fill in, and a StatefulSet or a sidecar
-    #[command(after_long_help = "\
-Examples:
-  tailpod generate manifests boot                                      A node in userspace mode
-  tailpod generate manifests boot --kernel --routes 10.0.0.0/8         A subnet router
-  tailpod generate manifests boot --replicas 3 --namespace tailscale   Three nodes, each with its own Secret
-  tailpod generate manifests boot --sidecar --mode one-step            Beside an application, by a config file")]
-    Boot(Node),
-}
-
-/// The node to make manifests for.
-#[derive(Debug, clap::Args)]
-struct Node {
-    /// What configures the node
-    #[arg(long, value_enum, default_value_t)]
-    mode: NodeMode,
-
-    /// Routes to advertise, comma-separated
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    routes: Vec<Prefix>,
-
-    /// Use the kernel's network stack; needs the TUN device and NET_ADMIN
-    #[arg(long)]
-    kernel: bool,
-
-    /// A native sidecar in an application's Pod instead of a StatefulSet
-    #[arg(long, conflicts_with = "replicas")]
-    sidecar: bool,
-
-    /// Namespace of everything; without it the one that kubectl uses
-    #[arg(long, short, value_name = "NAME", value_parser = object_name)]
-    namespace: Option<String>,
-
-    /// Name of everything
-    #[arg(long, value_name = "NAME", default_value = "tailpod", value_parser = label)]
-    name: String,
-
-    /// Image with tailpod and tailscaled
-    #[arg(long, value_name = "IMAGE", default_value = "example.com/tailpod")]
-    image: String,
-
-    /// How many nodes
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    replicas: u32,
-
-    /// The state Secret, if not one for each Pod, named as the Pod
-    #[arg(long, value_name = "NAME", value_parser = object_name)]
-    secret: Option<String>,
-}
-
-/// What configures the node.
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum NodeMode {
-    /// A tailscaled config file alone, in a Secret
-    OneStep,
-    /// Log in only when the node is not logged in yet
-    #[default]
-    AuthOnce,
-    /// Log in on every start
-    AlwaysAuth,
-}
-
-impl Node {
-    fn options(&self) -> manifests::Options {
-        manifests::Options {
-            mode: match self.mode {
-                NodeMode::OneStep => BootMode::OneStep,
-                NodeMode::AuthOnce => BootMode::AuthOnce,
-                NodeMode::AlwaysAuth => BootMode::AlwaysAuth,
-            },
-            routes: self.routes.clone(),
-            kernel: self.kernel,
-            sidecar: self.sidecar,
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-            image: self.image.clone(),
-            replicas: self.replicas,
-            secret: self.secret.clone(),
-        }
-    }
-}
-
-/// What can be the name of a Pod's label value, a service and a StatefulSet.
-fn label(text: &str) -> Result<String, String> {
-    // Room for `-999` and `-config`.
-    if text.contains('.') || text.len() > 52 {
-        return Err("it has at most 52 characters and no dot".to_owned());
-    }
-    object_name(text)
-}
-
 /// Writes or checks.
 pub fn run(args: &Args, definition: &clap::Command, out: &Output) -> anyhow::Result<ExitStatus> {
-    if let What::Manifests { of: Manifests::Boot(node) } = &args.what {
-        let text = manifests::boot(&node.options()).map_err(|refused| anyhow!(refused).exit_with(ExitStatus::Usage))?;
-        out.raw(&text)?;
+    if let What::Manifests { of } = &args.what {
+        out.raw(&of.text()?)?;
         return Ok(ExitStatus::Done);
     }
     let files = files(&args.what, definition)?;

@@ -216,7 +216,7 @@ fn value(vars: &dyn Vars, name: &str) -> Option<String> {
 }
 
 /// A DNS label, as the API server wants it.
-fn namespace(text: &str) -> Result<String, String> {
+pub fn namespace(text: &str) -> Result<String, String> {
     if text.len() > 63 || text.contains('.') {
         return Err("a namespace has at most 63 characters and no dot".to_owned());
     }
