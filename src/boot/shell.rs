@@ -194,15 +194,14 @@ impl Shell {
                 let stop = self.incarnation.clone();
                 self.daemon_task(async move {
                     let command = argv::set(&context.settings);
-                    let ran = timeout(OPERATION_LIMIT, login::run_tailscale(&context, command, &stop)).await;
-                    let ran = ran.map_err(|_| "context deadline exceeded".to_owned());
-                    Event::SetFinished(ran.and_then(|ran| ran.map_err(|e| e.to_string())))
+                    let set = async { login::run_tailscale(&context, command, &stop).await.map_err(|e| e.to_string()) };
+                    Event::SetFinished(limited(set).await)
                 });
             }
             Action::Login(source) => self.login(source),
             Action::ApplyPrefs => {
                 let stop = self.incarnation.clone();
-                self.daemon_task(async move { Event::PrefsApplied(apply::apply(&context, &stop).await) });
+                self.daemon_task(async move { Event::PrefsApplied(limited(apply::apply(&context, &stop)).await) });
             }
             Action::DeleteAuthKey => {
                 self.task(async move { Event::AuthKeyDeleted(publish::delete_auth_key(&context).await) });
@@ -386,6 +385,11 @@ async fn at(instant: Option<Instant>) {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
     }
+}
+
+/// An operation after the login: nothing else would end one that hangs (W31).
+async fn limited(operation: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    timeout(OPERATION_LIMIT, operation).await.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
 }
 
 async fn tune_gro(api: &LocalApi) {

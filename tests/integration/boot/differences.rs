@@ -140,7 +140,13 @@ const ROWS: [(&str, &[&str]); 28] = [
         ],
     ),
     ("\"No authkey found\" in the log", &["boot::weaknesses::w18_no_authkey_found_is_said_only_then"]),
-    ("operations after login", &["boot::weaknesses::w31_a_hung_operation_has_a_deadline"]),
+    (
+        "operations after login",
+        &[
+            "boot::weaknesses::w31_a_hung_operation_has_a_deadline",
+            "boot::weaknesses::w31_a_hung_change_of_settings_has_a_deadline",
+        ],
+    ),
     ("several wrong settings", &["boot::settings::all_problems_are_told_at_once"]),
     ("arguments", &["cli::containerboot_takes_no_arguments"]),
     ("variables of parts that are not built", &["boot::settings::e6_variables_of_parts_that_are_not_there_yet"]),

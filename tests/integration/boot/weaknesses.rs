@@ -18,7 +18,6 @@
 //! | W24, W25, W28 config keys, W29 | `settings::tests::w24_…`, `w25_…`, `w28_…`, `w29_…` |
 //! | W28 bus mask | `localapi_scenarios::s09_…`, `s10_…`, `s11_…` |
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ use serde_json::json;
 use tailpod::boot::Outcome;
 use tailpod::sandbox::apiserver::{Fault, Scope, Times};
 use tailpod::sandbox::{self, CliScript, DaemonScript};
-use tailpod::settings::{self, Persona};
+use tailpod::settings::Persona;
 use tailpod::shutdown::Signals;
 
 use super::onestep::config;
@@ -468,32 +467,38 @@ async fn w29_a_secret_outside_of_kubernetes_is_explained() {
 
 // === W31, W32 ===
 
-/// In this process, so that the minute passes at once.
 #[tokio::test]
 async fn w31_a_hung_operation_has_a_deadline() {
     let scene = Scene::new().await.with("TS_AUTH_ONCE", "true");
-    scene.daemon().cli("set", CliScript { block: true, ..CliScript::default() });
-    let vars: BTreeMap<String, String> = scene
-        .env()
-        .iter()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-        .collect();
-    let settings = settings::read(&vars, Persona::Containerboot).expect("settings");
+    let text = "failed to auth tailscale: tailscale set failed: context deadline exceeded";
+    assert_eq!(hung(&scene, Persona::Containerboot, "set").await, Outcome::Failed(text.to_owned()));
+}
+
+/// The boot deadline ended with Running: what the CLI does for a node that is already up has its own.
+#[tokio::test]
+async fn w31_a_hung_change_of_settings_has_a_deadline() {
+    let scene = Scene::new().await.with_all(&[("TS_EXTRA_ARGS", "--some-new-flag=1"), ("TS_BOOT_TIMEOUT", "5s")]);
+    let text = "applying the settings: context deadline exceeded";
+    assert_eq!(hung(&scene, Persona::Tailpod, "up").await, Outcome::Failed(text.to_owned()));
+}
+
+/// How a boot ends whose node is Running and whose `tailscale <verb>` hangs. In this process, so that minutes pass at
+/// once.
+async fn hung(scene: &Scene, persona: Persona, verb: &str) -> Outcome {
+    scene.daemon().cli(verb, CliScript { block: true, ..CliScript::default() });
     let mut signals = Signals::install().expect("signals");
     // `PATH` of the Pod: the library looks programs up in the environment it is given.
-    let boot = tailpod::boot::run(settings, scene.env(), &mut signals);
+    let boot = tailpod::boot::run(scene.settings(persona), scene.env(), &mut signals);
     let hang = async {
         scene.notify(running()).await;
-        scene.daemon().await_command(SOON, |command| command.verb() == Some("set")).await.expect("`set`");
+        scene.daemon().await_command(SOON, |command| command.verb() == Some(verb)).await.expect("the CLI");
         tokio::time::pause();
-        std::future::pending::<()>().await;
+        tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
     };
-    let outcome = tokio::select! {
+    tokio::select! {
         outcome = boot => outcome,
-        () = hang => unreachable!("it waits for ever"),
-    };
-    let text = "failed to auth tailscale: tailscale set failed: context deadline exceeded";
-    assert_eq!(outcome, Outcome::Failed(text.to_owned()));
+        () = hang => panic!("it waits for ever"),
+    }
 }
 
 /// Who needs no peers does not hear of them: a change of a peer costs nothing.

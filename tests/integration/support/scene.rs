@@ -9,6 +9,7 @@ use serde_json::Value;
 use tailpod::sandbox::apiserver::access::{Access, Rule, Subject};
 use tailpod::sandbox::apiserver::{ApiServer, Recorded};
 use tailpod::sandbox::{Daemon, Sandbox, SandboxOptions, Volume};
+use tailpod::settings::{self, Persona, Settings};
 use tokio::process::Command;
 
 use super::{Boot, Data, NAMESPACE, SECRET, SOON};
@@ -99,6 +100,13 @@ impl Scene {
     /// The environment so far.
     pub(crate) fn env(&self) -> &BTreeMap<OsString, OsString> {
         &self.env
+    }
+
+    /// What the environment means: for a boot in this process.
+    pub(crate) fn settings(&self, persona: Persona) -> Settings {
+        let text = |text: &OsString| text.to_string_lossy().into_owned();
+        let vars: BTreeMap<String, String> = self.env.iter().map(|(name, value)| (text(name), text(value))).collect();
+        settings::read(&vars, persona).expect("settings")
     }
 
     /// Both sysctls of IP forwarding: IPv4, IPv6.
