@@ -68,6 +68,8 @@ pub async fn run(settings: Settings, inherited: &Environment, signals: &mut Sign
         }
     };
     let policy = policy::policy(&settings, prepared.store());
+    // What bounds the login alone does not count the wait for the API server.
+    let deadline = deadline.min(Instant::now() + policy.boot_timeout);
     let boot = machine::Boot::new(policy, deadline);
     let api = LocalApi::new(&settings.daemon.socket);
     let baseline = reload::Baseline::read(context::config_path(&settings));

@@ -18,6 +18,8 @@ pub fn policy(settings: &Settings, store: Store) -> Policy {
         // The CLI decides, or says what is wrong when it is needed.
         _ => None,
     };
+    // `--timeout` is the login's deadline, a human's included (boot.md E.3).
+    let limit = desired.as_ref().and_then(|desired| desired.timeout);
     let given = |member| desired.as_ref().and_then(|desired| desired.given.get(member));
     Policy {
         persona: settings.persona,
@@ -37,8 +39,8 @@ pub fn policy(settings: &Settings, store: Store) -> Policy {
             .and_then(Value::as_array)
             .map(|tags| tags.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect())
             .unwrap_or_default(),
-        boot_timeout: settings.boot_timeout,
-        login_timeout: settings.login_timeout,
+        boot_timeout: limit.map_or(settings.boot_timeout, |limit| limit.min(settings.boot_timeout)),
+        login_timeout: limit.unwrap_or(settings.login_timeout),
         restart: settings.restart_daemon,
         delete_authkey: settings.delete_authkey,
         tune_gro: settings.gro_forwarding,

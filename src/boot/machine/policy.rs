@@ -19,9 +19,9 @@ pub struct Policy {
     pub login_sources: Vec<LoginSource>,
     /// tailpod: log in even when the state holds a login (`--force-reauth`).
     pub force_login: bool,
-    /// From the end of host preparation to Running.
+    /// From the end of host preparation to Running; for tailpod at most `--timeout`.
     pub boot_timeout: Duration,
-    /// tailpod: how long a human may take.
+    /// tailpod: how long a human may take (`--timeout`, else `TAILPOD_LOGIN_TIMEOUT`).
     pub login_timeout: Duration,
     /// What an uninvited death of tailscaled leads to.
     pub restart: RestartDaemon,

@@ -261,6 +261,22 @@ async fn a_login_that_nobody_makes_is_15() {
     fails(&scene, &mut boot, 15, "LoginNeeded", &["an interactive login is needed", url]).await;
 }
 
+/// boot.md E.3: the flag is the login's deadline, for a human and for the daemon.
+#[tokio::test]
+async fn the_timeout_flag_ends_a_login() {
+    let vars = [("TS_EXTRA_ARGS", "--timeout=1s"), ("TS_BOOT_TIMEOUT", "1h"), ("TAILPOD_LOGIN_TIMEOUT", "1h")];
+    let human = scene(&vars).await;
+    let mut boot = human.tailpod();
+    human.notify(json!({"State": 2, "BrowseToURL": "https://login.tailscale.com/a/123"})).await;
+    boot.ends(15).await;
+
+    let scene = scene(&vars).await;
+    let mut boot = scene.tailpod();
+    scene.notify(state(5)).await;
+    let ended = boot.ends(1).await;
+    assert!(ended.last().starts_with("the node was not Running within 1s"), "{}", ended.text());
+}
+
 #[tokio::test]
 async fn a_control_server_out_of_reach_is_16() {
     let scene = pod(&[("TS_BOOT_TIMEOUT", "1s"), ("TS_AUTHKEY", KEY)]).await;
