@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::secret::Secret;
+use crate::secret::{Secret, redact};
 use crate::settings::login::LoginParts;
 use crate::settings::{Credentials, Login, Mode, Routes, Settings, StateStore, Tun, secret_flag};
 
@@ -30,9 +30,9 @@ impl Argv {
         self.render(|value| value.expose().clone())
     }
 
-    /// The arguments with `[redacted]` for secrets.
+    /// The arguments to be shown: `[redacted]` for secrets, and for what looks like one in any other.
     pub fn redacted(&self) -> Vec<String> {
-        self.render(Secret::to_string)
+        self.render(Secret::to_string).iter().map(|arg| redact(arg)).collect()
     }
 
     /// The arguments with secrets moved to files (boot.md E.2): `place` writes a value and returns the path.
@@ -63,7 +63,7 @@ impl Argv {
     #[must_use]
     pub fn without_secrets(mut self) -> Vec<String> {
         self.0.retain(|arg| matches!(arg, Arg::Plain(_)));
-        self.redacted()
+        self.expose()
     }
 
     fn render(&self, show: impl Fn(&Secret<String>) -> String) -> Vec<String> {

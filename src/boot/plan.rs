@@ -141,7 +141,11 @@ fn cli_children(settings: &Settings) -> Vec<Child> {
         Mode::AlwaysAuth => vec![up("on every start")],
         Mode::AuthOnce => vec![
             up(NEEDS_LOGIN),
-            Child { program: "tailscale", args: argv::set(settings), when: "when the node is running".to_owned() },
+            Child {
+                program: "tailscale",
+                args: redact_args(&argv::set(settings)),
+                when: "when the node is running".to_owned(),
+            },
         ],
     }
 }

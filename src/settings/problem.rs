@@ -6,11 +6,12 @@
 use std::fmt;
 
 use super::{Note, Persona};
+use crate::secret::redact;
 
 /// The words every line about settings starts with.
 const PREFIX: &str = "invalid configuration: ";
 
-/// One thing that is wrong.
+/// One thing that is wrong. Its words quote what the variables hold, and a key may be in the wrong one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     wrapped: Wrapped,
@@ -47,20 +48,20 @@ impl Problem {
     }
 
     fn new(wrapped: Wrapped, contract: String) -> Self {
-        Self { wrapped, contract, precise: None, hint: None }
+        Self { wrapped, contract: redact(&contract), precise: None, hint: None }
     }
 
     /// What `tailpod boot` says instead of upstream's text.
     #[must_use]
     pub fn precisely(mut self, text: impl Into<String>) -> Self {
-        self.precise = Some(text.into());
+        self.precise = Some(redact(&text.into()));
         self
     }
 
     /// What to do about it.
     #[must_use]
     pub fn hint(mut self, text: impl Into<String>) -> Self {
-        self.hint = Some(text.into());
+        self.hint = Some(redact(&text.into()));
         self
     }
 

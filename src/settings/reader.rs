@@ -9,6 +9,7 @@ use super::problem::{Problem, Problems};
 use super::source::Vars;
 use super::vars::{self, Rule, Var};
 use super::{Note, NoteLevel, Persona, parse};
+use crate::secret::redact;
 
 /// Proof that a problem was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl<'v> Reader<'v> {
 
     /// Remembers a line to log.
     pub fn note(&mut self, level: NoteLevel, text: impl Into<String>) {
-        self.notes.push(Note { level, text: text.into() });
+        self.notes.push(Note { level, text: redact(&text.into()) });
     }
 
     /// The value; unset and empty differ. A value that is not UTF-8 is a problem and reads as unset.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 pub(super) use self::table::SIMPLE;
 use self::table::{OTHERS, hostname};
 use crate::prefix::Prefix;
-use crate::secret::Secret;
+use crate::secret::{Secret, redact};
 use crate::settings::login::LoginParts;
 use crate::settings::{Login, Routes, Settings, parse};
 
@@ -39,6 +39,13 @@ pub struct FlagError {
     /// The variable.
     source_name: &'static str,
     reason: String,
+}
+
+impl FlagError {
+    /// The reason quotes what was written, which may be a key in the wrong place.
+    fn new(source_name: &'static str, reason: &str) -> Self {
+        Self { source_name, reason: redact(reason) }
+    }
 }
 
 /// What the operator wants the node to be like.
@@ -83,7 +90,7 @@ const EXTRA_ARGS: &str = "TS_EXTRA_ARGS";
 /// # Errors
 /// The first thing that the CLI would refuse.
 pub fn desired_prefs(settings: &Settings) -> Result<FlagsOutcome, FlagError> {
-    let refuse = |reason| FlagError { source_name: EXTRA_ARGS, reason };
+    let refuse = |reason: String| FlagError::new(EXTRA_ARGS, &reason);
     let mut flags = match flags(&settings.node.extra_args).map_err(refuse)? {
         Scanned::Flags(flags) => flags,
         Scanned::Unknown(flag) => return Ok(FlagsOutcome::NeedsCli { flag }),
@@ -96,7 +103,7 @@ pub fn desired_prefs(settings: &Settings) -> Result<FlagsOutcome, FlagError> {
     let mut notes = Vec::new();
     let mut given = BTreeMap::from([("CorpDNS", json!(settings.node.accept_dns))]);
     if let Some(name) = &settings.node.hostname {
-        let refuse = |reason| FlagError { source_name: "TS_HOSTNAME", reason };
+        let refuse = |reason: String| FlagError::new("TS_HOSTNAME", &reason);
         given.insert("Hostname", hostname(name).map_err(refuse)?);
     }
     for simple in &SIMPLE {
@@ -116,7 +123,7 @@ pub fn desired_prefs(settings: &Settings) -> Result<FlagsOutcome, FlagError> {
             Some(routes(text, &mut notes).map_err(|reason| refuse(format!("--advertise-routes: {reason}")))?)
         }
         (None, Routes::Set(text)) => {
-            let refuse = |reason| FlagError { source_name: "TS_ROUTES", reason };
+            let refuse = |reason: String| FlagError::new("TS_ROUTES", &reason);
             Some(routes(text, &mut notes).map_err(refuse)?)
         }
         (None, Routes::Keep) => None,
