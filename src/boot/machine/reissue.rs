@@ -42,7 +42,11 @@ impl Boot {
             }
             (Reissue::Clearing, Event::IdentityCleared(outcome)) => {
                 if let Err(text) = outcome {
-                    // The next start removes the marker; an identity that stays is tried with the new key.
+                    if self.policy.is_tailpod() {
+                        // The next start would find the old identity beside the new key (W13).
+                        return self.fail(format!("the old identity could not be removed: {text}"), actions);
+                    }
+                    // Upstream's way: the next start removes the marker, and tries what stays with the new key.
                     actions.push(Action::Log(Level::Warn, format!("Warning: failed to clear reissue request: {text}")));
                 }
                 let line = "Successfully received new auth key, restarting to apply configuration".to_owned();

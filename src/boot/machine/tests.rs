@@ -264,6 +264,33 @@ fn reissue_stops_the_daemon_before_the_identity_goes() {
     assert_eq!(outcome(&end), Some(&Outcome::Reissued));
 }
 
+/// A reissue whose identity keys cannot be removed, up to its end.
+fn reissue_that_cannot_clear(persona: Persona) -> Vec<Action> {
+    let mut run = Run::new(policy(persona, Mode::OneStep, Store::Writable));
+    run.on(Event::Listening);
+    run.state(State::NeedsLogin);
+    while !matches!(run.boot.phase, Phase::Reissuing(_)) {
+        run.wait();
+    }
+    run.on(Event::NewKey(Ok(())));
+    run.on(Event::DaemonExited(Death("exit status 0".to_owned())));
+    run.on(Event::IdentityCleared(Err("`_machinekey` is still there".to_owned())))
+}
+
+#[test]
+fn tailpod_says_when_the_old_identity_stays() {
+    let end = reissue_that_cannot_clear(Persona::Tailpod);
+    assert_eq!(failure(&end), "the old identity could not be removed: `_machinekey` is still there");
+    assert!(!said(&end, "Successfully"), "{end:?}");
+}
+
+#[test]
+fn containerboot_warns_when_the_old_identity_stays() {
+    let end = reissue_that_cannot_clear(Persona::Containerboot);
+    assert!(said(&end, "Warning: failed to clear reissue request: `_machinekey` is still there"), "{end:?}");
+    assert!(said(&end, "Successfully received new auth key") && outcome(&end) == Some(&Outcome::Reissued), "{end:?}");
+}
+
 #[test]
 fn a_short_needs_login_asks_for_nothing() {
     let mut run = Run::new(policy(Persona::Containerboot, Mode::OneStep, Store::Writable));
