@@ -1,4 +1,4 @@
-//! Values made of several variables: accept-dns, and the repaired listen address. Pure (boot.md 2.4).
+//! Values made of several variables: accept-dns, and the repaired listen address (boot.md 2.4). Pure.
 
 use std::net::IpAddr;
 

@@ -91,13 +91,25 @@ const IMPURE: &[&str] = &[
     "std::time::Instant::now",
 ];
 
-/// Files that must call themselves pure, if they exist.
+/// Files that must be there and call themselves pure.
 const PURE: &[&str] = &[
     "backoff.rs",
+    "boot/argv.rs",
+    "boot/flags/mod.rs",
+    "boot/flags/table.rs",
     "boot/login_failure.rs",
-    "boot/machine.rs",
-    "boot/serve.rs",
-    "boot/services.rs",
+    "boot/machine/auth.rs",
+    "boot/machine/event.rs",
+    "boot/machine/finish.rs",
+    "boot/machine/mod.rs",
+    "boot/machine/policy.rs",
+    "boot/machine/reissue.rs",
+    "boot/machine/restart.rs",
+    "boot/machine/steady.rs",
+    "boot/machine/verdict.rs",
+    "boot/plan.rs",
+    "boot/policy.rs",
+    "boot/prefs.rs",
     "causes.rs",
     "certs/schedule.rs",
     "cli/generate.rs",
@@ -124,10 +136,8 @@ const PURE: &[&str] = &[
     "k8s/state.rs",
     "k8s/token.rs",
     "localapi/types.rs",
-    "netfilter/diff.rs",
-    "netfilter/ruleset.rs",
-    "node/update.rs",
     "located.rs",
+    "node/update.rs",
     "prefix.rs",
     "proxy/access.rs",
     "proxy/config/changes.rs",
@@ -151,10 +161,9 @@ const PURE: &[&str] = &[
     "proxy/route/selector.rs",
     "proxy/serve_config.rs",
     "proxy/status.rs",
-    "recording/cast.rs",
-    "recording/spdy.rs",
-    "recording/websocket.rs",
+    "settings/merge.rs",
     "settings/parse.rs",
+    "settings/print.rs",
     "spelling.rs",
     "statesecret/diff.rs",
     "statesecret/document.rs",
@@ -162,6 +171,17 @@ const PURE: &[&str] = &[
     "statesecret/glimpse.rs",
     "statesecret/inspect.rs",
     "statesecret/repair.rs",
+];
+
+/// The same of files that are not written yet.
+const PLANNED: &[&str] = &[
+    "boot/serve.rs",
+    "boot/services.rs",
+    "netfilter/diff.rs",
+    "netfilter/ruleset.rs",
+    "recording/cast.rs",
+    "recording/spdy.rs",
+    "recording/websocket.rs",
 ];
 
 /// Macros that print. Only `cli/output.rs` writes, and not with these either.
@@ -181,6 +201,10 @@ fn imports_point_down_only() {
         for problem in file.problems(&pure) {
             writeln!(problems, "src/{}:{problem}", file.path).unwrap();
         }
+    }
+    // A list that outlives the files in it holds nothing.
+    for listed in PURE.iter().filter(|listed| !files.iter().any(|file| file.path == **listed)) {
+        writeln!(problems, "src/{listed}: is listed as pure and is not there").unwrap();
     }
     assert!(problems.is_empty(), "\n{problems}");
 }
@@ -213,7 +237,8 @@ fn violations_are_found_with_their_line() {
             "//! x.\nuse std::{env, fs};\nfn f() { env::args(); }",
             "3: `std::env::args` is the command line's",
         ),
-        ("boot/machine.rs", "//! x.", "1: must say that it is `Pure.`"),
+        ("boot/machine/auth.rs", "//! x.", "1: must say that it is `Pure.`"),
+        ("netfilter/ruleset.rs", "//! x.", "1: must say that it is `Pure.`"),
         ("boot/new.rs", "//! x. Pure.\nuse std::{collections::BTreeMap, fs};", "2: a pure file may not use `std::fs`"),
         ("boot/new.rs", "//! x. Pure.\n\nuse tokio::time::Instant;", "3: a pure file may not use `tokio`"),
         (
@@ -290,7 +315,8 @@ impl Source {
         let Some(layer) = layer(&home) else {
             return vec![format!("1: `{home}` is in no layer")];
         };
-        if PURE.contains(&self.path.as_str()) && !self.calls_itself_pure() {
+        let path = self.path.as_str();
+        if (PURE.contains(&path) || PLANNED.contains(&path)) && !self.calls_itself_pure() {
             problems.push("1: must say that it is `Pure.`".to_owned());
         }
         for used in self.used() {

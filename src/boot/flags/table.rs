@@ -1,4 +1,4 @@
-//! The flags of `tailscale up` that `tailpod boot` knows, and what their values become. Pure (boot.md E.3).
+//! The flags of `tailscale up` that `tailpod boot` knows, and what their values become (boot.md E.3). Pure.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! From a listening daemon to Running (P7).
+//! From a listening daemon to Running (P7). Pure.
 //!
 //! As `containerboot` the table of boot.md 1.3: `tailscale up` at most once, then wait. As `tailpod boot` the
 //! identity comes first: a node whose state holds a login is brought up without a key, and only `NeedsLogin` makes

@@ -1,4 +1,5 @@
-//! What is done once after a login (P8): settings, `tailscale set`, the Secret's key. Then the steady state.
+//! What is done once after a login (P8): settings, `tailscale set`, the Secret's key. Then the steady
+//! state. Pure.
 
 use std::collections::VecDeque;
 use std::time::Instant;

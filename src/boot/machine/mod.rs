@@ -1,4 +1,4 @@
-//! The life of a node as a pure state machine: event in, actions out, time as an argument.
+//! The life of a node as a pure state machine: event in, actions out, time as an argument. Pure.
 //!
 //! [`Boot::step`] performs no I/O. The shell ([`super::run`]) performs the [`Action`]s and reports their outcome
 //! as [`Event`]s; it also asks [`Boot::deadline`] when to send the next [`Event::Tick`]. Each phase of the table in

@@ -1,4 +1,4 @@
-//! Auth key reissue (boot.md 6): ask, wait, stop tailscaled, remove the identity, leave with 0.
+//! Auth key reissue (boot.md 6): ask, wait, stop tailscaled, remove the identity, leave with 0. Pure.
 //!
 //! Nothing here has the boot deadline: the wait has a limit of its own. tailscaled is stopped before its identity is
 //! removed, so that it cannot write it back (W13).

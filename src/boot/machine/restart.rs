@@ -1,4 +1,5 @@
-//! An uninvited death of tailscaled (boot.md E.4): restart in place with back-off, or leave with its status.
+//! An uninvited death of tailscaled (boot.md E.4): restart in place with back-off, or leave with its
+//! status. Pure.
 
 use std::time::Instant;
 

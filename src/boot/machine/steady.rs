@@ -1,4 +1,4 @@
-//! The steady state (P9, P10): publish the device, complete the startup, notice when Running is lost.
+//! The steady state (P9, P10): publish the device, complete the startup, notice when Running is lost. Pure.
 
 use std::time::Instant;
 

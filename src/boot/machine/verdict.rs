@@ -1,4 +1,5 @@
-//! Whether a login has failed for good, and what follows: the next key, a new one, or the end (localapi.md 9, 9.1).
+//! Whether a login has failed for good, and what follows: the next key, a new one, or the end (localapi.md 9,
+//! 9.1). Pure.
 
 use std::time::{Duration, Instant};
 
