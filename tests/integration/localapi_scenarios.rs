@@ -38,8 +38,8 @@ async fn s03_a_daemon_that_ends_before_it_listens() {
     scene.daemon().await_stopped(SOON).await.expect("its end");
     let dead = Instant::now();
     let ended = boot.ends(1).await;
-    // 200 ms on an idle machine.
-    assert!(dead.elapsed() < Duration::from_secs(5), "{:?}", dead.elapsed());
+    // 200 ms, and what a busy machine adds.
+    assert!(dead.elapsed() < Duration::from_secs(1), "{:?}", dead.elapsed());
     assert!(ended.last().ends_with("exit status 1"), "{}", ended.text());
 }
 

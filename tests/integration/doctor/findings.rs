@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 
 use serde_json::{Value, json};
 use tailpod::sandbox::Fault as DaemonFault;
@@ -202,6 +203,12 @@ async fn daemon(found: &mut Found) {
     let bare = Scene::new().await;
     let examined = examine(&bare, &["--only", "daemon"]).await;
     found.says(&examined, "TP-DAEMON-001", "failure", "tailscaled", "--previous --tail=50");
+    // localapi.md 14, scenario 2: what a killed daemon leaves behind.
+    let socket = bare.sandbox.pod().socket();
+    drop(UnixListener::bind(&socket).unwrap());
+    let examined = examine(&bare, &["--only", "daemon"]).await;
+    let stale = format!("tailscaled is not running: {} exists but nobody listens", socket.display());
+    found.says(&examined, "TP-DAEMON-001", "failure", &stale, "--previous --tail=50");
 
     let scene =
         well().await.with("TS_ROUTES", "10.0.0.0/8").with("TS_EXTRA_ARGS", "--login-server=http://nothing.invalid");

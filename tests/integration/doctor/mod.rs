@@ -272,5 +272,6 @@ async fn completion_lists_secrets_or_nothing() {
     scene.api().fail(Scope::any(), Fault::Hang);
     let start = Instant::now();
     assert_eq!(names().await, "");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    // 300 ms, and what a busy machine adds.
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
