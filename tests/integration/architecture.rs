@@ -190,6 +190,24 @@ const PRINTING: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
 /// What nothing below the command line may do: read argv, or end the process.
 const TOP_ONLY: &[&str] = &["std::env::args", "std::env::args_os", "std::process::exit", "std::process::ExitCode"];
 
+/// Reading the wall clock, which jumps.
+const WALL_TIME: &[&str] = &["jiff::Timestamp::now", "jiff::Zoned::now", "std::time::SystemTime::now"];
+
+/// Who may: what is compared with, or shown beside, a time that somebody else wrote. Nothing waits by it.
+const WALL_CLOCK: &[&str] = &[
+    "applet/authkey/event.rs",
+    "applet/secret.rs",
+    "applet/secret/follow.rs",
+    "doctor/cluster.rs",
+    "doctor/daemon.rs",
+    "k8s/event.rs",
+    "k8s/exec/authenticator.rs",
+    "node/bus.rs",
+    "proxy/tls.rs",
+    "sandbox/",
+    "telemetry.rs",
+];
+
 #[test]
 fn imports_point_down_only() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -245,6 +263,16 @@ fn violations_are_found_with_their_line() {
             "boot/new.rs",
             "//! x. Pure.\nfn f() { Instant::now(); }\nuse std::time::Instant;",
             "2: a pure file may not use `std::time::Instant::now`",
+        ),
+        (
+            "boot/mod.rs",
+            "//! x.\nuse jiff::Timestamp;\nfn f() { Timestamp::now(); }",
+            "3: `jiff::Timestamp::now` is read by few: see WALL_CLOCK",
+        ),
+        (
+            "boot/mod.rs",
+            "//! x.\nfn f() { std::time::SystemTime::now(); }",
+            "2: `std::time::SystemTime::now` is read by few: see WALL_CLOCK",
         ),
         ("boot/new.rs", "use std::fs;", "1: there is no module documentation"),
         ("wherever.rs", "//! x.", "1: `wherever` is in no layer"),
@@ -340,6 +368,9 @@ impl Source {
             && let Some(impure) = IMPURE.iter().find(reaches)
         {
             return Some(format!("a pure file may not use `{impure}`"));
+        }
+        if WALL_TIME.contains(&name.as_str()) && !WALL_CLOCK.iter().any(|reader| self.path.starts_with(reader)) {
+            return Some(format!("`{name}` is read by few: see WALL_CLOCK"));
         }
         if !["main", "cli"].contains(&top)
             && let Some(action) = TOP_ONLY.iter().find(reaches)

@@ -1,8 +1,10 @@
 //! Bad input: each is one clear line and the documented exit code, and nothing that is stored already is lost.
 //!
-//! A clock that jumps is no input: deadlines, back-off and the pace of polls are monotonic throughout
-//! (`std::time::Instant`, tokio's clock); wall time is read for log lines and for the timestamps of Events only, so
-//! there is nothing here that a jump could change.
+//! A clock that jumps changes no course: deadlines, back-off and the pace of polls are monotonic throughout
+//! (`std::time::Instant`, tokio's clock). What boot reads wall time for is held by `architecture::WALL_CLOCK`: log
+//! lines, timestamps of Events, and whether the expiry of a node key has passed where the daemon does not say
+//! `Expired` itself; that only names the reason of a login that is needed anyway
+//! ([`a_clock_that_is_wrong_ends_no_key`]).
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
@@ -248,6 +250,27 @@ async fn an_api_server_that_hangs_for_a_moment_does_not_matter() {
     let boot = tailpod::boot::run(scene.settings(Persona::Containerboot), scene.env(), &mut signals);
     let (outcome, ()) = tokio::join!(boot, course);
     assert_eq!(outcome, Outcome::Failed("tailscaled exited: exit status 3".to_owned()));
+}
+
+// === The clock ===
+
+/// A clock far ahead makes every expiry one of the past: nothing follows from it while the daemon says Running, and
+/// the name of the failure when it needs a login.
+#[tokio::test]
+async fn a_clock_that_is_wrong_ends_no_key() {
+    for (expiry, code) in [("2020-01-01T00:00:00Z", 13), ("2999-01-01T00:00:00Z", 15)] {
+        let vars = [("TS_BOOT_TIMEOUT", "1s"), ("TAILPOD_LOGIN_TIMEOUT", "1s")];
+        let scene = Scene::kube([("foo", "bar")]).await.with_all(&vars);
+        let mut boot = scene.tailpod();
+        let mut own = node("myID", "test-node.test.ts.net.", &["100.64.0.1"]);
+        own["KeyExpiry"] = json!(expiry);
+        scene.notify(json!({"State": 6, "SelfChange": own})).await;
+        boot.ready().await;
+        boot.lives();
+        scene.notify(json!({"State": 2, "BrowseToURL": "https://login.example/a/1"})).await;
+        boot.ends(code).await;
+        assert_eq!(scene.daemon().count("POST start"), 1, "a login, and no other key");
+    }
 }
 
 // === Paths ===
