@@ -79,6 +79,7 @@ fn found(found: bool, what: &str, done: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tailnet::{Answer, Registration, Standing};
     use super::*;
 
     fn wish(daemon: &Daemon, words: &str) -> CliScript {
@@ -99,5 +100,60 @@ mod tests {
         let nonsense = wish(&daemon, "make tea");
         assert_eq!(nonsense.exit, 2);
         assert!(nonsense.stderr.contains("expire DEVICE"));
+    }
+
+    #[test]
+    fn wishes_about_keys_and_logins_reach_the_control_server() {
+        let daemon = Daemon::alone();
+        let now = Timestamp::now();
+        let register = |machine: &str, auth_key: Option<&str>| {
+            let asked = Registration {
+                machine_key: machine,
+                node_key: machine,
+                hostname: machine,
+                auth_key,
+                tags: &[],
+                visited: None,
+            };
+            daemon.tailnet(|tailnet| tailnet.register(&asked, now))
+        };
+        let standing = |node_key: &str| daemon.tailnet(|tailnet| tailnet.standing(node_key, Timestamp::now()));
+        let done = |words: &str| {
+            let script = wish(&daemon, words);
+            assert_eq!((script.exit, script.stderr.as_str()), (0, ""), "{words}");
+            script.stdout
+        };
+        let key = done("key reusable").trim().to_owned();
+
+        assert_eq!(done("approval on"), "");
+        register("waits", Some(&key)).expect("a device");
+        assert!(matches!(standing("waits"), Standing::Pending(_)));
+        assert_eq!(done("approve waits"), "approved\n");
+        assert!(matches!(standing("waits"), Standing::Good(_)));
+        assert_eq!(done("approval off"), "");
+        register("enters", Some(&key)).expect("a device");
+        assert!(matches!(standing("enters"), Standing::Good(_)));
+
+        assert_eq!(done("expire enters"), "expired\n");
+        assert!(matches!(standing("enters"), Standing::Expired(_)));
+        assert_eq!(done(&format!("expire-key {key}")), "expired\n");
+        assert!(register("late", Some(&key)).is_err_and(|error| error.contains("has expired")));
+
+        let Ok(Answer::Visit(url)) = register("human", None) else { panic!("no URL") };
+        assert_eq!(done(&format!("visit {url}")), "visited\n");
+        assert!(daemon.tailnet(|tailnet| tailnet.was_visited(&url)));
+
+        for (words, what) in [
+            ("expire-key k", "key"),
+            ("revoke k", "key"),
+            ("expire nobody", "device"),
+            ("approve nobody", "device"),
+            ("visit https://elsewhere/", "login URL"),
+        ] {
+            let script = wish(&daemon, words);
+            let said = format!("error: there is no such {what}\n");
+            assert_eq!((script.exit, script.stdout.as_str(), script.stderr), (1, "", said), "{words}");
+        }
+        assert_eq!(wish(&daemon, "approval perhaps").exit, 2);
     }
 }
