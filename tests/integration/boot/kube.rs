@@ -76,6 +76,10 @@ async fn s27_kube_missing_verbs() {
     for verb in ["get", "update"] {
         assert!(ended.mentions(&format!("missing {verb} permission on secret \"tailscale\"")), "{}", ended.text());
     }
+    // The rule to paste.
+    for part in ["the Role lacks:", r#"verbs: ["get", "update"]"#, r#"resourceNames: ["tailscale"]"#] {
+        assert!(ended.mentions(part), "{part}: {}", ended.text());
+    }
     assert_eq!(scene.daemon().commands().len(), 0);
 }
 
@@ -99,6 +103,9 @@ async fn s28_kube_secret_missing() {
     let ended = scene.boot().ends(1).await;
     for part in ["tailscale does not exist", "TS_KUBE_SECRET", "RBAC"] {
         assert!(ended.last().contains(part), "{}", ended.text());
+    }
+    for part in ["create Secret tailscale, or extend the Role by:", r#"verbs: ["create"]"#] {
+        assert!(ended.mentions(part), "{part}: {}", ended.text());
     }
     assert_eq!(scene.daemon().commands().len(), 0);
 }
