@@ -112,7 +112,7 @@ impl fmt::Debug for Argv {
 /// ARN up only when it is the flag's own value, not when it reads it from a file; so the real part overrules the
 /// specification, and the parameter's name, which is no secret, stays on argv.
 fn is_reference(value: &Secret<String>) -> bool {
-    value.expose().starts_with("file:")
+    ["file:", "arn:aws:ssm:"].iter().any(|prefix| value.expose().starts_with(prefix))
 }
 
 /// `tailscaled`'s arguments (boot.md 3.1).
@@ -362,9 +362,11 @@ mod tests {
         assert_eq!(written, ["s3cret", "s4cret"]);
         assert_eq!(args.with_files(|_| Err::<PathBuf, _>("no memory")), Err("no memory"));
 
-        let args = up_of(&[("TS_AUTHKEY", "file:/run/key")], None);
-        assert!(!args.needs_files());
-        let args = args.with_files(|_| Err::<PathBuf, _>(())).expect("nothing to write");
-        assert_eq!(args.last().map(String::as_str), Some("--authkey=file:/run/key"));
+        for reference in ["file:/run/key", "arn:aws:ssm:us-east-1:123456789012:parameter/key"] {
+            let args = up_of(&[("TS_AUTHKEY", reference)], None);
+            assert!(!args.needs_files());
+            let args = args.with_files(|_| Err::<PathBuf, _>(())).expect("nothing to write");
+            assert_eq!(args.last(), Some(&format!("--authkey={reference}")));
+        }
     }
 }
