@@ -215,8 +215,6 @@ impl fmt::Display for LoginFailure {
 pub const CONFIRM: Duration = Duration::from_secs(2);
 /// How long a warning without `NeedsLogin` must stand where it alone is not enough.
 pub const PERSISTS: Duration = Duration::from_secs(15);
-/// Default of how long transport trouble is waited out.
-pub const GRACE: Duration = Duration::from_secs(5 * 60);
 
 /// What to do about a node that may need another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,35 +223,35 @@ pub enum Decision {
     Withdrawn,
     /// Look again after this time, or when the bus says something.
     Wait(Duration),
-    /// Ask control directly: if it answers, the key is bad after all; if not, look again later.
-    ProbeControl,
+    /// It is the way to control that is in trouble: wait for the bus to say something else.
+    NotTheKey,
     /// Ask for a new key.
     Reissue,
 }
 
 /// Whether a new key shall be asked for.
 ///
-/// `warning` is the `login-state` warning if there is one; `since` is when it, or `NeedsLogin` if there is none,
-/// began; `grace` bounds how long transport trouble is waited out.
+/// `warning` is the `login-state` warning if there is one; `since` is when it, or `NeedsLogin` if there is none, began.
+/// Trouble on the way to control is no reason however long it lasts: asking deletes the old device, and a control server
+/// that answers again says by itself whether the key is bad.
 pub fn reissue_decision(
     persona: Persona,
     state: Option<State>,
     warning: Option<&Warning>,
     since: Instant,
     now: Instant,
-    grace: Duration,
 ) -> Decision {
     let needs_login = state == Some(State::NeedsLogin);
     let text = warning.and_then(|warning| warning.args.get("error")).map_or("", String::as_str);
     let transport = is_transport_trouble(text) && !classify(text).needs_new_key();
-    let (enough, verdict) = match (warning, persona) {
+    let enough = match (warning, persona) {
         (None, _) if !needs_login => return Decision::Withdrawn,
-        (Some(_), _) if transport => (grace, Decision::ProbeControl),
-        (Some(_), Persona::Tailpod) if !needs_login => (PERSISTS, Decision::Reissue),
-        (None | Some(_), _) => (CONFIRM, Decision::Reissue),
+        (Some(_), _) if transport => return Decision::NotTheKey,
+        (Some(_), Persona::Tailpod) if !needs_login => PERSISTS,
+        (None | Some(_), _) => CONFIRM,
     };
     let stands = now.saturating_duration_since(since);
-    if stands >= enough { verdict } else { Decision::Wait(enough.saturating_sub(stands)) }
+    if stands >= enough { Decision::Reissue } else { Decision::Wait(enough.saturating_sub(stands)) }
 }
 
 #[cfg(test)]
@@ -330,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_new_key_is_asked_for_only_when_the_key_is_at_fault() {
-        use Decision::{ProbeControl, Reissue, Wait, Withdrawn};
+        use Decision::{NotTheKey, Reissue, Wait, Withdrawn};
         let warning = |error: Option<&str>| {
             let args = error.map(|error| ("error".to_owned(), error.to_owned())).into_iter().collect();
             Some(Warning { text: "You are logged out.".into(), args })
@@ -348,20 +346,20 @@ mod tests {
             (c, needs_login, None, 2, Reissue),
             (c, starting, None, 100, Withdrawn),
             (c, None, None, 100, Withdrawn),
-            // Scenario 20: a DNS failure for 40 s is no reason.
-            (c, needs_login, warning(net), 40, Wait(secs(260))),
-            (c, needs_login, warning(net), 300, ProbeControl),
+            // Scenario 20: a DNS failure for 40 s is no reason, nor is one for an hour.
+            (c, needs_login, warning(net), 40, NotTheKey),
+            (c, needs_login, warning(net), 3600, NotTheKey),
             (t, None, warning(None), 2, Wait(secs(13))),
             (t, None, warning(None), 15, Reissue),
             (t, starting, warning(bad), 14, Wait(secs(1))),
             (t, starting, warning(bad), 15, Reissue),
             (t, needs_login, warning(bad), 2, Reissue),
-            (t, needs_login, warning(net), 299, Wait(secs(1))),
-            (t, needs_login, warning(net), 300, ProbeControl),
+            (t, needs_login, warning(net), 0, NotTheKey),
+            (t, needs_login, warning(net), 3600, NotTheKey),
             (t, Some(State::Running), None, 300, Withdrawn),
         ] {
             let since = Instant::now();
-            let decision = reissue_decision(persona, state, warning.as_ref(), since, since + secs(after), GRACE);
+            let decision = reissue_decision(persona, state, warning.as_ref(), since, since + secs(after));
             assert_eq!(decision, expected, "{persona:?} {state:?} {warning:?} after {after} s");
         }
     }

@@ -324,6 +324,11 @@ fn trouble_on_the_way_to_control_is_not_a_dead_key() {
         run.login_failing(None, "lookup controlplane.tailscale.com: no such host");
         run.now += Duration::from_secs(40);
         assert!(run.on(Event::Tick).is_empty());
+        assert_eq!(
+            run.boot.deadline(),
+            Some(run.now + Duration::from_secs(20)),
+            "nothing is looked at before the boot deadline"
+        );
         let fine = BusUpdate { login_health: Some(LoginHealth::Fine), ..BusUpdate::default() };
         assert!(run.on(Event::Bus(fine)).is_empty());
         assert!(said(&run.running(), READY) || run.boot.node.published.is_some());

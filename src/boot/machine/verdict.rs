@@ -48,14 +48,12 @@ impl Boot {
         let Phase::Authenticating(auth) = &mut self.phase else { return };
         let since = auth.suspect.map_or(now, |suspect| suspect.since);
         let warning = auth.warning.as_ref();
-        let decision =
-            login_failure::reissue_decision(self.policy.persona, state, warning, since, now, login_failure::GRACE);
+        let decision = login_failure::reissue_decision(self.policy.persona, state, warning, since, now);
         auth.suspect = match decision {
             Decision::Withdrawn => None,
             Decision::Wait(more) => Some(Suspect { since, look_again: Some(now + more) }),
-            // A key is never asked for while the way to control is in trouble: the old device would be deleted for
-            // nothing. The boot deadline ends the wait.
-            Decision::ProbeControl => Some(Suspect { since, look_again: None }),
+            // The boot deadline ends the wait.
+            Decision::NotTheKey => Some(Suspect { since, look_again: None }),
             Decision::Reissue => return self.one_step_login_lost(state == Some(State::NeedsLogin), now, actions),
         };
     }

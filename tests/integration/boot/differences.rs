@@ -11,7 +11,7 @@ use tailpod::sandbox::DaemonScript;
 use crate::support::{READY, Scene, free_port, get, http, running, state};
 
 /// The rows by their first column, in the README's order, and the tests that hold them.
-const ROWS: [(&str, &[&str]); 28] = [
+const ROWS: [(&str, &[&str]); 29] = [
     (
         "tailscaled dies by itself",
         &[
@@ -80,6 +80,13 @@ const ROWS: [(&str, &[&str]); 28] = [
             "boot::weaknesses::w13_a_removal_that_fails_is_repeated",
             "boot::machine::tests::tailpod_asks_for_a_key_only_when_the_failure_persists",
             "localapi_scenarios::s20_trouble_on_the_way_to_control",
+        ],
+    ),
+    (
+        "trouble on the way to control, however long",
+        &[
+            "localapi_scenarios::s20_trouble_on_the_way_to_control",
+            "boot::machine::tests::trouble_on_the_way_to_control_is_not_a_dead_key",
         ],
     ),
     ("reissue without the operator", &["boot::tailpod::a_refused_key_of_the_secret_is_reissued_there"]),
