@@ -352,6 +352,30 @@ fn tailpod_restarts_a_dead_daemon_and_gives_up_in_the_end() {
     assert!(failure(&run.on(death())).contains("5 times"));
 }
 
+/// boot.md E.4: a restart has the boot deadline again, and ends with it wherever it hangs.
+#[test]
+fn a_restart_that_does_not_get_far_ends_with_its_deadline() {
+    for listens in [false, true] {
+        let mut run = Run::new(policy(Persona::Tailpod, Mode::AlwaysAuth, Store::None));
+        run.on(Event::Listening);
+        run.running();
+        run.on(Event::PrefsApplied(Ok(())));
+        run.now += Duration::from_secs(3600);
+        run.on(Event::DaemonExited(Death("signal: killed".to_owned())));
+        assert!(run.wait().contains(&Action::SpawnDaemon));
+        let restarted = run.now;
+        if listens {
+            run.on(Event::Listening);
+            run.state(State::Starting);
+        }
+        let end = run.wait();
+        assert_eq!(run.now, restarted + Duration::from_secs(60), "the deadline is the restart's own");
+        let text =
+            if listens { "the node was not Running within 60s" } else { "timed out waiting for tailscaled socket" };
+        assert!(failure(&end).contains(text), "{end:?}");
+    }
+}
+
 #[test]
 fn a_daemon_that_never_listened_is_not_restarted() {
     for persona in [Persona::Containerboot, Persona::Tailpod] {

@@ -408,6 +408,27 @@ async fn a_daemon_with_no_state_logs_in_again() {
     assert_eq!(keys(&scene), [KEY, KEY]);
 }
 
+/// boot.md E.4: it ends with the class of its failure.
+#[tokio::test]
+async fn a_daemon_with_no_state_whose_key_is_dead_by_then_has_its_exit_code() {
+    let scene = scene(&[("TS_AUTHKEY", KEY)]).await;
+    let mut boot = scene.tailpod();
+    scene.notify(needs_login()).await;
+    handed(&scene, KEY).await;
+    scene.notify(running()).await;
+    boot.ready().await;
+    scene.daemon().forget_last_message();
+    scene.daemon().kill(Signal::SIGKILL);
+    scene.daemon().await_running(2, SOON).await.expect("started again");
+    scene.notify(needs_login()).await;
+    scene.daemon().await_count("POST start", 2, SOON).await.expect("the key again");
+    scene.notify(login_warning("invalid key: API key kA not valid")).await;
+    let ended = boot.ends(10).await;
+    assert!(ended.last().contains("make a new auth key"), "{}", ended.text());
+    assert!(ended.mentions("tailscaled exited: signal: killed"), "{}", ended.text());
+    assert_eq!((scene.daemon().starts(), keys(&scene)), (2, vec![KEY.to_owned(), KEY.to_owned()]));
+}
+
 // === Drift ===
 
 #[tokio::test]
