@@ -6,6 +6,7 @@ use super::context::Context;
 use super::flags::{self, FlagsOutcome};
 use super::prefs::{self, Identity};
 use super::{argv, chain, login};
+use crate::secret::redact;
 
 /// Compares and patches. Each change is logged as `old -> new`; nothing is sent when nothing differs.
 pub(super) async fn apply(context: &Context, stop: &CancellationToken) -> Result<(), String> {
@@ -23,8 +24,11 @@ pub(super) async fn apply(context: &Context, stop: &CancellationToken) -> Result
     if changes.is_empty() {
         return Ok(());
     }
+    for note in &desired.notes {
+        tracing::info!("{note}");
+    }
     for change in &changes {
-        tracing::info!("changing {change}");
+        tracing::info!("{}", redact(&format!("changing {change}")));
     }
     if prefs::needs_login(&changes) {
         tracing::warn!(

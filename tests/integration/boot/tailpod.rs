@@ -460,6 +460,29 @@ async fn changed_settings_are_applied_and_told() {
     assert_eq!(scene.daemon().count("PATCH prefs"), 1);
 }
 
+/// What is made of a setting is told whoever applies it: a login, or the comparison.
+#[tokio::test]
+async fn what_is_made_of_a_setting_is_told() {
+    let told = "route 10.1.2.3/8 has host bits set; advertising 10.0.0.0/8";
+    let vars = [("TS_ROUTES", "10.1.2.3/8"), ("TS_EXTRA_ARGS", "--login-server=https://u:hunter2@c.example")];
+    let known = scene(&vars).await;
+    known.daemon().set_prefs(json!({"Hostname": "old", "CorpDNS": false, "WantRunning": true}));
+    let boot = known.tailpod();
+    known.notify(running()).await;
+    boot.ready().await;
+    let ended = boot.stops().await;
+    assert!(ended.says(told), "{}", ended.text());
+    assert!(ended.mentions("https://[redacted]@c.example") && !ended.mentions("hunter2"), "{}", ended.text());
+
+    let fresh = scene(&[("TS_ROUTES", "10.1.2.3/8"), ("TS_AUTHKEY", KEY)]).await;
+    let boot = fresh.tailpod();
+    fresh.notify(needs_login()).await;
+    handed(&fresh, KEY).await;
+    fresh.notify(running()).await;
+    boot.ready().await;
+    assert!(boot.stops().await.says(told));
+}
+
 #[tokio::test]
 async fn a_flag_only_the_cli_knows_goes_through_the_cli() {
     let scene = scene(&[("TS_EXTRA_ARGS", "--some-new-flag=1")]).await;
