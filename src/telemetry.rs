@@ -146,7 +146,8 @@ where
     W: Fn(&str) + 'static,
 {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.level_of(metadata.target())
+        // `tracing::enabled!` asks with a callsite that is neither.
+        !metadata.is_span() && *metadata.level() <= self.level_of(metadata.target())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -410,6 +411,12 @@ mod tests {
         info!(target: "tailpodder", "not ours");
         warn!(target: "hyper::client", "trouble");
         assert_eq!(lines.take(), ["debug: ours", "warning: trouble"]);
+    }
+
+    #[test]
+    fn who_asks_whether_a_line_would_be_written_hears_the_truth() {
+        let (_lines, _guard) = captured_as(Format::Plain, LevelFilter::DEBUG);
+        assert!(tracing::enabled!(Level::DEBUG) && !tracing::enabled!(Level::TRACE));
     }
 
     #[test]
