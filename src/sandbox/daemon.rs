@@ -144,6 +144,16 @@ impl Daemon {
         });
     }
 
+    /// What `cert/<name>?type=pair` answers: key and certificate as PEM.
+    pub fn set_certificate(&self, name: &str, pair: &str) {
+        self.change(|inner| drop(inner.certificates.insert(name.to_owned(), pair.to_owned())));
+    }
+
+    /// Whether the node has a network interface of its own; without it, as in userspace mode, it has none.
+    pub fn set_tun(&self, tun: bool) {
+        self.change(|inner| inner.view.tun = tun);
+    }
+
     /// Plays this release (`1.98.2-t0123abcd`): its version headers, the masks it takes, the endpoints it has
     /// and, in automatic mode, the messages it sends. Without it, 1.102.5.
     pub fn set_version(&self, long: &str) {

@@ -170,9 +170,10 @@ fn dispatch(daemon: &Daemon, asked: &Asked) -> Response<Reply> {
         }
         "check-so-mark-in-use" => with_json(StatusCode::OK, &json!({"UseSOMark": false})),
         "shutdown" => text(StatusCode::FORBIDDEN, "shutdown access denied by policy\n"),
-        endpoint if endpoint.starts_with("cert/") => {
-            text(StatusCode::INTERNAL_SERVER_ERROR, "the pretend tailnet issues no certificates\n")
-        }
+        endpoint if endpoint.starts_with("cert/") => match daemon.lock().certificates.get(&endpoint["cert/".len()..]) {
+            Some(pair) => text(StatusCode::OK, pair),
+            None => text(StatusCode::INTERNAL_SERVER_ERROR, "the pretend tailnet issues no certificates\n"),
+        },
         _ => not_found(),
     }
 }

@@ -1,6 +1,6 @@
 //! What the pretend daemon knows, and what its processes, callers and watchers do to it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,6 +42,8 @@ pub(super) struct Inner {
     pub(super) watchers: Vec<Watcher>,
     pub(super) last_message: Option<Value>,
     pub(super) whois: Vec<(String, Value)>,
+    /// Key and certificate by name, as PEM.
+    pub(super) certificates: BTreeMap<String, String>,
     pub(super) version: Option<Version>,
     pub(super) view: View,
     pub(super) automatic: bool,

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -31,6 +32,8 @@ pub enum Style {
     Authority,
     /// The server's certificate is its own authority, as Go's `httptest` makes it. rustls refuses those by itself.
     SelfRooted,
+    /// As in a real cluster, and nobody renewed it.
+    Expired,
 }
 
 /// A server's key and certificate, and what to trust.
@@ -64,13 +67,56 @@ impl Identity {
     }
 }
 
+/// A certificate for some names, as PEM.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// What to trust.
+    pub ca_pem: String,
+    /// The key.
+    pub key_pem: String,
+    /// The certificate.
+    pub chain_pem: String,
+    /// Key and certificate in one, as tailscaled gives them out.
+    pub pem: String,
+}
+
+/// Makes a certificate for `names`, signed by an authority of its own.
+pub fn issue(names: &[&str]) -> io::Result<Pair> {
+    issued(params("tailpod sandbox node", names)).map_err(io::Error::other)
+}
+
+/// The same, valid from so long ago and for so long from now.
+pub fn issue_for(names: &[&str], before: Duration, after: Duration) -> io::Result<Pair> {
+    let leaf = params("tailpod sandbox node", names).map(|mut leaf| {
+        let now = date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        (leaf.not_before, leaf.not_after) = (now - before, now + after);
+        leaf
+    });
+    issued(leaf).map_err(io::Error::other)
+}
+
+fn issued(leaf: Result<CertificateParams, rcgen::Error>) -> Result<Pair, rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut authority = params("tailpod sandbox authority", &[])?;
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
+    let leaf = leaf?.signed_by(&key, &authority)?;
+    let (key_pem, chain_pem) = (key.serialize_pem(), leaf.pem());
+    let pem = format!("{key_pem}{chain_pem}");
+    Ok(Pair { ca_pem: authority.pem(), key_pem, chain_pem, pem })
+}
+
 fn certificate(style: Style) -> Result<(String, CertificateDer<'static>, KeyPair), rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut leaf = params("tailpod sandbox", NAMES)?;
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     match style {
-        Style::Authority => {
+        Style::Authority | Style::Expired => {
+            if style == Style::Expired {
+                leaf.not_after = date_time_ymd(2021, 1, 1);
+            }
             let mut authority = params("tailpod sandbox authority", &[])?;
             authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
