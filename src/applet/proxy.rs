@@ -238,7 +238,7 @@ async fn run_beside(args: Args, vars: &ProcessEnv) -> anyhow::Result<ExitStatus>
         service_grants: args.service_grants,
         unrecorded_streams: args.unrecorded_streams(),
         server_timing: args.server_timing(),
-        access: cluster.access(vars)?,
+        access: cluster.access_by_address(vars)?,
         localapi: LocalApi::new(&args.socket.unwrap_or_else(|| socket(vars))),
         pod_ip: settings.pod_ip,
         withdraw_wait: settings.withdraw_wait,

@@ -14,7 +14,7 @@ use clap::ValueHint;
 use super::exit::ExitStatus;
 use super::report::Advise;
 use crate::k8s::{Cluster, Error};
-use crate::settings::{KubeAccess, Vars, in_cluster, vars};
+use crate::settings::{KubeAccess, Vars, by_address, in_cluster, vars};
 
 /// How to reach the cluster, and which Secret it is about. Accepted before and after the subcommand of an applet.
 ///
@@ -118,6 +118,14 @@ impl ClusterArgs {
     /// Exit code 2 when there is no way.
     pub fn access(&self, vars: &dyn Vars) -> anyhow::Result<KubeAccess> {
         self.access_with(vars, &|path| path.exists())
+    }
+
+    /// The same; in a Pod by the API server's address, without the cluster's DNS.
+    ///
+    /// # Errors
+    /// As [`Self::access`].
+    pub fn access_by_address(&self, vars: &dyn Vars) -> anyhow::Result<KubeAccess> {
+        self.access(vars).map(|access| by_address(access, vars))
     }
 
     fn access_with(&self, vars: &dyn Vars, exists: &dyn Fn(&Path) -> bool) -> anyhow::Result<KubeAccess> {

@@ -40,7 +40,7 @@ pub use capver::CAPVER;
 pub use print::redact_args;
 pub(crate) use print::secret_flag;
 pub use problem::{Problem, Problems};
-pub use read::{depends_on_the_daemon, in_cluster, is_one_step, read, read_with};
+pub use read::{by_address, depends_on_the_daemon, in_cluster, is_one_step, read, read_with};
 pub use source::{NotUnicode, ProcessEnv, Vars};
 
 use std::net::{IpAddr, SocketAddr};

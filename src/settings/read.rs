@@ -289,15 +289,31 @@ pub fn in_cluster(vars: &dyn Vars) -> KubeAccess {
     in_cluster_at(&mut read, &root)
 }
 
+/// The same way, but in a Pod by the address that every container finds in its environment: what client-go does, and
+/// it needs no cluster DNS (api-proxy.md 8).
+pub fn by_address(access: KubeAccess, vars: &dyn Vars) -> KubeAccess {
+    let KubeAccess::InCluster { service_account, url } = access else { return access };
+    let mut read = Reader::new(vars, Persona::Tailpod);
+    let host = read.text(vars::KUBERNETES_SERVICE_HOST).filter(|host| !host.is_empty());
+    let url = match (host, read.text(vars::KUBERNETES_SERVICE_PORT)) {
+        (Some(host), port @ Some(_)) => https(&host, port.as_deref()),
+        _ => url,
+    };
+    KubeAccess::InCluster { service_account, url }
+}
+
+fn https(host: &str, port: Option<&str>) -> String {
+    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+    format!("https://{host}:{}", port.unwrap_or("443"))
+}
+
 fn in_cluster_at(read: &mut Reader<'_>, root: &Path) -> KubeAccess {
     let service_account = root.join(SERVICE_ACCOUNT);
     let literal = read.text(vars::TS_KUBERNETES_READ_API_SERVER_ADDRESS_FROM_ENV).as_deref() == Some("true");
     let host = read.text(vars::KUBERNETES_SERVICE_HOST);
     let url = match host {
         Some(host) if literal || root != Path::new("/") => {
-            let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
-            let port = read.text(vars::KUBERNETES_SERVICE_PORT_HTTPS).unwrap_or_else(|| "443".to_owned());
-            format!("https://{host}:{port}")
+            https(&host, read.text(vars::KUBERNETES_SERVICE_PORT_HTTPS).as_deref())
         }
         _ => "https://kubernetes.default.svc".to_owned(),
     };

@@ -123,6 +123,7 @@ variables! {
     TS_KUBE_SECRET, Kubernetes, Rule::TextOrUnset, "tailscale", "State Secret; empty for none. The default applies in Kubernetes only.";
     TS_KUBERNETES_READ_API_SERVER_ADDRESS_FROM_ENV, Kubernetes, Rule::Exactly("true"), "", "Take the API server's address from the environment; only the text `true` counts.";
     KUBERNETES_SERVICE_HOST, Kubernetes, Rule::Text, "", "Set by the kubelet: we are in Kubernetes.";
+    KUBERNETES_SERVICE_PORT, Kubernetes, Rule::Text, "", "Set by the kubelet: with it the proxy goes there without cluster DNS, as client-go does.";
     KUBERNETES_SERVICE_PORT_HTTPS, Kubernetes, Rule::Text, "", "Set by the kubelet: the API server's port.";
     TAILPOD_KUBECONFIG, Kubernetes, Rule::Text, "", "Kubeconfig for reaching a cluster from outside; needs `TS_STATE_DIR`.";
     TAILPOD_CONTEXT, Kubernetes, Rule::Text, "", "Context in that kubeconfig, if not the current one.";

@@ -43,7 +43,7 @@ pub(super) async fn run(args: Args, vars: ProcessEnv) -> anyhow::Result<ExitStat
     }
     let (unrecorded_streams, server_timing) = (args.unrecorded_streams(), args.server_timing());
     let cluster = ClusterArgs { kubeconfig: args.kubeconfig, context: args.context, ..ClusterArgs::default() };
-    let access = match cluster.access(&vars) {
+    let access = match cluster.access_by_address(&vars) {
         Ok(access) => access,
         Err(error) => {
             tracing::error!("{error:#}");
