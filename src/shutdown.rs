@@ -233,6 +233,11 @@ pub fn raise_open_files_limit() -> io::Result<OpenFiles> {
     Ok(OpenFiles { before, now: hard })
 }
 
+/// How many files this process may have open at the same time.
+pub fn open_files_limit() -> io::Result<u64> {
+    getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, _)| soft).map_err(io::Error::from)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};

@@ -21,6 +21,8 @@ use super::{Versions, ready};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(2);
+/// Connections that are kept for the next call. A burst of calls opens more, and leaves no more.
+const IDLE: usize = 8;
 /// For small answers that the daemon has at hand.
 pub(super) const READ: Duration = Duration::from_secs(10);
 /// For changes: with a `kube:` store one write may use 30 s of API-server time inside the daemon.
@@ -109,7 +111,7 @@ impl Transport {
         };
         let build = |builder: reqwest::ClientBuilder| builder.build().expect("without TLS nothing can fail to load");
         Self {
-            calls: build(builder()),
+            calls: build(builder().pool_max_idle_per_host(IDLE)),
             unknown_state: AtomicBool::new(false),
             streams: build(builder().pool_max_idle_per_host(0)),
             socket: socket.to_owned(),

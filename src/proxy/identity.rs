@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::access::{Peer, ServiceAccounts};
@@ -20,6 +21,8 @@ use crate::localapi::{LocalApi, Scope};
 const LIMIT: Duration = Duration::from_secs(5);
 /// In userspace mode tailscaled knows a connection just after it has dialled.
 const REGISTERED: Duration = Duration::from_millis(250);
+/// Lookups at the same time. A burst of connections shall take neither all our descriptors nor all of tailscaled.
+const ABREAST: usize = 64;
 
 /// Why nobody is known to be there.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,7 @@ pub(super) struct Identities {
     grants: Grants,
     service_accounts: ServiceAccounts,
     keep: Duration,
+    lookups: Semaphore,
 }
 
 /// The peer of one accepted connection.
@@ -67,6 +71,7 @@ impl Identities {
             grants: options.grants.clone(),
             service_accounts: ServiceAccounts::default(),
             keep: options.limits.identity,
+            lookups: Semaphore::new(ABREAST),
         }
     }
 
@@ -83,7 +88,12 @@ impl Identities {
     }
 
     async fn whois(&self, addr: SocketAddr, scope: Scope<'_>) -> Result<WhoIs, Unknown> {
-        match timeout(LIMIT, self.localapi.whois(addr, scope)).await {
+        let lookup = async {
+            // It is never closed; without a turn the lookup would be late anyway.
+            let _turn = self.lookups.acquire().await;
+            self.localapi.whois(addr, scope).await
+        };
+        match timeout(LIMIT, lookup).await {
             Ok(Ok(Some(answer))) => Ok(answer),
             Ok(Ok(None)) => Err(Unknown::Nobody(addr)),
             Ok(Err(error)) => Err(Unknown::Unasked(addr, error)),

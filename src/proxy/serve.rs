@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +16,14 @@ use super::pool::Pool;
 use super::tls::Certificates;
 use super::{Metrics, Mode, Options, StartError, Surroundings, connection, listen};
 use crate::localapi::LocalApi;
-use crate::shutdown::Tasks;
+use crate::shutdown::{Tasks, open_files_limit};
 
 /// How long to leave a listener alone when connections cannot be accepted (usually: no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Descriptors that clients are never given: for tailscaled, for files, for logs and the like.
+const SPARE: u64 = 128;
+/// Connections that are served at the least, however few descriptors there are.
+const FEWEST: usize = 16;
 /// How long the tasks beside the connections may take to stop.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -41,6 +46,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     /// No more requests shall begin.
     pub(super) stop: CancellationToken,
+    /// A place for each connection: whoever got in also gets to the API server.
+    places: Arc<Semaphore>,
 }
 
 impl Proxy {
@@ -54,7 +61,8 @@ impl Proxy {
         let netmap = Netmap::default();
         let identities = Identities::new(localapi.clone(), netmap.clone(), &options);
         let pool = Pool::new(upstream);
-        let shared = Shared { options, identities, certificates, pool, metrics, stop: CancellationToken::new() };
+        let (stop, places) = (CancellationToken::new(), Arc::new(Semaphore::new(places())));
+        let shared = Shared { options, identities, certificates, pool, metrics, stop, places };
         Ok(Self { shared: Arc::new(shared), localapi, netmap, listeners })
     }
 
@@ -113,8 +121,16 @@ async fn accept(
     stop: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
     let mut connections = JoinSet::new();
-    let mut failing = false;
+    let (mut failing, mut full) = (false, false);
     loop {
+        if shared.places.available_permits() == 0 && !std::mem::replace(&mut full, true) {
+            tracing::warn!(open = connections.len(), "no more connections than these; further clients wait");
+        }
+        let arrival = async {
+            // The places are never closed.
+            let place = Arc::clone(&shared.places).acquire_owned().await.ok();
+            listener.accept().await.map(|(tcp, addr)| (tcp, addr, place))
+        };
         let accepted = tokio::select! {
             () = shared.stop.cancelled() => break,
             () = stop.cancelled() => break,
@@ -122,12 +138,13 @@ async fn accept(
                 note_panic(ended);
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            accepted = arrival => accepted,
         };
         match accepted {
-            Ok((tcp, addr)) => {
+            Ok((tcp, addr, place)) => {
                 failing = false;
-                connections.spawn(serve_one(Arc::clone(&shared), tcp, addr));
+                full &= shared.places.available_permits() == 0;
+                connections.spawn(serve_one(Arc::clone(&shared), tcp, addr, place));
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
@@ -151,7 +168,14 @@ async fn accept(
     Ok(())
 }
 
-async fn serve_one(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr) {
+/// How many connections can be served, each with one of its own to the API server.
+fn places() -> usize {
+    let files = open_files_limit().unwrap_or(u64::MAX);
+    let places = usize::try_from(files.saturating_sub(SPARE) / 2).unwrap_or(usize::MAX);
+    places.clamp(FEWEST, Semaphore::MAX_PERMITS)
+}
+
+async fn serve_one(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, _place: Option<OwnedSemaphorePermit>) {
     let metrics = Arc::clone(&shared.metrics);
     let _open = metrics.connection();
     let stop = shared.stop.clone();
