@@ -175,11 +175,6 @@ impl Connection {
         .await
     }
 
-    /// Whether the proxy stops, so that this request is the last.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.shared.stop.is_cancelled()
-    }
-
     /// Answers a request that is none.
     async fn refuse_head(&mut self, error: BadHead) {
         let reason = match error {

@@ -88,6 +88,11 @@ impl<'a> Exchange<'a> {
         self.up.is_done()
     }
 
+    /// Whether nothing has been passed on to the client yet, neither a head nor an interim answer.
+    pub(super) fn is_unanswered(&self) -> bool {
+        !self.down.has_begun()
+    }
+
     /// The body, if it was copied and has been read completely.
     pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
         self.up.take_copy()

@@ -71,6 +71,7 @@ pub(super) struct Lane {
     /// Body bytes that have left.
     moved: u64,
     unflushed: bool,
+    has_begun: bool,
     /// A copy of the body, for as long as it may have to be sent again.
     copy: Option<Vec<u8>>,
 }
@@ -100,6 +101,7 @@ impl Lane {
             after: Vec::new(),
             moved: 0,
             unflushed: false,
+            has_begun: false,
             copy: None,
         }
     }
@@ -130,6 +132,11 @@ impl Lane {
     pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
         let copy = self.copy.take();
         copy.filter(|_| self.is_read())
+    }
+
+    /// Whether any byte has left.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// Whether the whole body has been read.
@@ -296,7 +303,7 @@ impl Lane {
         self.piece -= from_piece;
         self.moved += from_piece as u64;
         self.after.drain(..count - from_piece);
-        self.unflushed = true;
+        (self.unflushed, self.has_begun) = (true, true);
         if self.is_gone() && self.before.capacity() > 0 && self.piece == 0 && self.after.is_empty() {
             // A watch idles without it.
             (self.before, self.gone, self.after) = (Vec::new(), 0, Vec::new());

@@ -46,7 +46,7 @@ struct Client {
 /// Serves one request.
 pub(super) async fn serve(connection: &mut Connection, head: RequestHead) -> Next {
     let shared = Arc::clone(&connection.shared);
-    let client = Client::of(&head, connection.is_stopping());
+    let client = Client::of(&head);
     let mut entry = Entry::begin(connection.caller.addr(), &head);
     let ended = match forward(connection, &shared, head, &client, &mut entry).await {
         Ok(next) => {
@@ -59,7 +59,11 @@ pub(super) async fn serve(connection: &mut Connection, head: RequestHead) -> Nex
         entry.end(&shared.metrics, Outcome::Aborted);
         return Next::Abort;
     };
-    let after = if client.keeps_alive && !client.has_body { After::KeepAlive } else { After::Close };
+    let after = if client.keeps_alive && !client.has_body && !shared.stop.is_cancelled() {
+        After::KeepAlive
+    } else {
+        After::Close
+    };
     let bytes = reply::refusal(&refusal, &client.method, &client.asked, after);
     entry.end(&shared.metrics, Outcome::Refused(&refusal));
     match (connection.write(&bytes).await, after) {
@@ -137,25 +141,27 @@ async fn forward(
         }
         let is_kept = answer.keeps_alive();
         let timing = (shared.options.server_timing == ServerTiming::Show).then(|| entry.timing());
-        let (head, framing, sink, after) = answer_head(answer, client, exchange.is_sent(), timing)
-            .map_err(|refusal| upstream_failed(refusal, shared))?;
+        let (head, framing, sink, after) =
+            answer_head(answer, client, exchange.is_sent() && !shared.stop.is_cancelled(), timing)
+                .map_err(|refusal| upstream_failed(refusal, shared))?;
         let source = Source::new(framing, Extensions::Ignore);
         let done = exchange.answer(&head, source, sink).await;
         entry.moved(exchange.moved());
         let is_sent = exchange.is_sent();
+        let is_unanswered = exchange.is_unanswered();
         if let Err(failure) = done {
+            if is_unanswered && matches!(failure, Failure::Truncated(_)) {
+                return Err(gave_up(failure, shared, entry));
+            }
             if sink == Sink::Plain && framing == Framing::UntilClose {
                 // The end of the connection is the end of the body: only a reset says that it is not.
                 let _ = connection.client.tcp().set_zero_linger();
             }
-            return Err(match failure {
-                Failure::ClientGone | Failure::BadBody(_) => Ended::Aborted,
-                failure => {
-                    shared.metrics.upstream_failed();
-                    entry.failed(&failure);
-                    Ended::Aborted
-                }
-            });
+            if !matches!(failure, Failure::ClientGone | Failure::BadBody(_)) {
+                shared.metrics.upstream_failed();
+                entry.failed(&failure);
+            }
+            return Err(Ended::Aborted);
         }
         if is_kept && is_sent && framing != Framing::UntilClose {
             shared.pool.give_back(link);
@@ -236,7 +242,7 @@ fn switched(mut answer: ResponseHead, prepared: &Prepared<'_>) -> Result<Vec<u8>
 fn answer_head(
     mut answer: ResponseHead,
     client: &Client,
-    is_sent: bool,
+    may_keep: bool,
     timing: Option<HeaderValue>,
 ) -> Result<(Vec<u8>, Framing, Sink, After), Refusal> {
     let bad = |why: String| Refusal::new(Reason::Upstream, format!("the API server's answer is malformed: {why}"));
@@ -246,7 +252,7 @@ fn answer_head(
     let declared = headers.remove(CONTENT_LENGTH);
     let is_http11 = client.version == Version::Http11;
     // A body of the request that nobody read stands before the next request.
-    let mut after = if client.keeps_alive && is_sent { After::KeepAlive } else { After::Close };
+    let mut after = if client.keeps_alive && may_keep { After::KeepAlive } else { After::Close };
     let sink = match framing {
         Framing::Length(length) => {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -295,7 +301,7 @@ impl Prepared<'_> {
 }
 
 impl Client {
-    fn of(head: &RequestHead, is_stopping: bool) -> Self {
+    fn of(head: &RequestHead) -> Self {
         let mut asked = HeaderMap::new();
         for value in head.headers.get_all(hyper::header::ACCEPT) {
             asked.append(hyper::header::ACCEPT, value.clone());
@@ -305,7 +311,7 @@ impl Client {
             asked,
             version: head.version,
             has_body: head.framing != Framing::None,
-            keeps_alive: !is_stopping && head.version == Version::Http11 && head.keeps_alive(),
+            keeps_alive: head.version == Version::Http11 && head.keeps_alive(),
         }
     }
 }
