@@ -19,6 +19,7 @@ mod k8s_proxy;
 mod localapi;
 mod localapi_scenarios;
 mod manifests;
+mod proxy;
 mod sandbox;
 mod secret;
 mod support;

@@ -1,0 +1,180 @@
+//! Who asks, and as whom it reaches the API server.
+
+use serde_json::{Value, json};
+use tailpod::sandbox::Fault;
+
+use super::world::{ANN, CAPABILITY, TOKEN, World, get, tagged, user};
+
+const LEGACY: &str = "https://tailscale.com/cap/kubernetes";
+
+#[tokio::test]
+async fn row_1_a_user_gets_the_granted_groups_once_each_and_the_proxys_token() {
+    let world = World::start(&[]).await;
+    world.grant(&json!([{"impersonate": {"groups": ["g1", "g2", "g1"]}}]));
+    let answer = world.get("/api/v1/pods?limit=5").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, r#"{"kind":"Pretend"}"#));
+    let seen = world.upstream.request(0).await;
+    assert_eq!(seen.line(), "GET /api/v1/pods?limit=5 HTTP/1.1");
+    assert_eq!(seen.all("impersonate-user"), ["ann@example.com"]);
+    assert_eq!(seen.all("impersonate-group"), ["g1", "g2"]);
+    assert_eq!(seen.all("authorization"), [format!("Bearer {TOKEN}")]);
+    assert_eq!((seen.all("host"), seen.all("user-agent").len()), (vec!["proxy.ts.net"], 0));
+    let ended = world.stops().await;
+    assert!(ended.mentions("ann@example.com") && !ended.mentions(TOKEN) && !ended.mentions("limit=5"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn row_2_a_tagged_node_without_rules_acts_as_itself_in_its_tags() {
+    let world = World::start(&[]).await;
+    world.daemon().set_whois(ANN, tagged("ci.ts.net.", &["tag:a", "tag:b"], &json!({})));
+    world.get("/api").await;
+    let seen = world.upstream.request(0).await;
+    assert_eq!(seen.all("impersonate-user"), ["ci.ts.net"]);
+    assert_eq!(seen.all("impersonate-group"), ["tag:a", "tag:b"]);
+}
+
+#[tokio::test]
+async fn row_3_nothing_that_a_client_says_of_itself_arrives() {
+    let world = World::start(&[]).await;
+    let request = "GET /api HTTP/1.1\r\nHost: h\r\nimpersonate-GROUP: system:masters\r\nIMPERSONATE-USER: root\r\n\
+                   Impersonate-Extra-Scopes: x\r\nImpersonate_User: root\r\nX-Remote-User: root\r\n\
+                   X-Forwarded-For: 100.64.0.1\r\nAuthorization: Bearer evil\r\nKubectl-Command: kubectl get\r\n\r\n";
+    assert_eq!(world.ask(request).await.status, 200);
+    let seen = world.upstream.request(0).await;
+    assert_eq!(seen.all("impersonate-user"), ["ann@example.com"]);
+    assert_eq!(seen.all("authorization"), [format!("Bearer {TOKEN}")]);
+    assert_eq!(seen.all("kubectl-command"), ["kubectl get"]);
+    for word in ["root", "system:masters", "extra", "evil", "x-remote", "forwarded"] {
+        assert!(!seen.head.to_lowercase().contains(word), "{}", seen.head);
+    }
+}
+
+#[tokio::test]
+async fn row_4_connection_cannot_take_the_impersonation_away() {
+    let world = World::start(&[]).await;
+    world.grant(&json!([{"impersonate": {"groups": ["g1"]}}]));
+    let request =
+        "GET /api HTTP/1.1\r\nHost: h\r\nConnection: Impersonate-User, Impersonate-Group, Authorization\r\n\r\n";
+    assert_eq!(world.ask(request).await.status, 200);
+    let seen = world.upstream.request(0).await;
+    assert_eq!(seen.all("impersonate-user"), ["ann@example.com"]);
+    assert_eq!(seen.all("impersonate-group"), ["g1"]);
+    assert_eq!(seen.all("authorization").len(), 1);
+}
+
+#[tokio::test]
+async fn row_5_the_legacy_capability_grants_groups_and_demands_no_recording() {
+    let world = World::start(&[]).await;
+    let rules = json!({ LEGACY: [{"impersonate": {"groups": ["old"]}, "enforceRecorder": true}] });
+    world.daemon().set_whois(ANN, user("ann@example.com", &rules));
+    assert_eq!(world.get("/api/v1/pods").await.status, 200);
+    assert_eq!(world.upstream.request(0).await.all("impersonate-group"), ["old"]);
+}
+
+#[tokio::test]
+async fn rows_6_to_8_an_unclear_identity_ends_the_request() {
+    let world = World::start(&[]).await;
+    for answer in [
+        user("ann@example.com", &json!({ LEGACY: [[]] })),
+        user("ann@example.com", &json!({ CAPABILITY: ["x"] })),
+        user("", &json!({})),
+        tagged("", &["tag:a"], &json!({})),
+        user("ann\r\nImpersonate-Group: system:masters", &json!({})),
+        user("system:serviceaccount:kube-system:admin", &json!({})),
+    ] {
+        world.daemon().set_whois(ANN, answer.clone());
+        let refused = world.get("/api").await;
+        assert_eq!(refused.status, 500, "{answer}");
+        refused.is_status(500, "");
+    }
+    world.nothing_upstream();
+}
+
+#[tokio::test]
+async fn row_9_without_authentication_everything_is_the_clients_own() {
+    let world = World::start(&["--mode", "noauth"]).await;
+    let request = "GET /api HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer mine\r\nImpersonate-User: other\r\n\r\n";
+    assert_eq!(world.ask(request).await.status, 200);
+    let seen = world.upstream.request(0).await;
+    assert_eq!((seen.all("authorization"), seen.all("impersonate-user")), (vec!["Bearer mine"], vec!["other"]));
+    assert_eq!(world.ask("GET /api HTTP/1.1\r\nHost: h\r\n\r\n").await.status, 200);
+    assert_eq!(world.upstream.request(1).await.all("authorization").len(), 0);
+}
+
+#[tokio::test]
+async fn row_16_no_header_supplies_an_identity() {
+    let world = World::start(&[]).await;
+    let mut client = world.client_from("100.64.0.77:1").await;
+    client.send(format!("GET /api HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {ANN}\r\n\r\n")).await;
+    client.answer().await.is_status(500, "failed to authenticate caller");
+    // The connection is good for another try.
+    client.send(get("/api")).await;
+    client.answer().await.is_status(500, "failed to authenticate caller");
+    world.nothing_upstream();
+}
+
+#[tokio::test]
+async fn a_change_of_the_netmap_is_seen_on_the_same_connection_at_once() {
+    let world = World::start(&[]).await;
+    let groups = |client: Value| json!([{"impersonate": {"groups": client}}]);
+    world.grant(&groups(json!(["before"])));
+    world.daemon().await_watchers(1, crate::support::SOON).await.unwrap();
+    let mut client = world.client().await;
+    client.send(get("/api")).await;
+    client.answer().await;
+    let asked = whois_calls(&world);
+    for _ in 0..5 {
+        client.send(get("/api")).await;
+        client.answer().await;
+    }
+    assert!(whois_calls(&world) <= asked + 1, "the answer belongs to the connection for a while");
+    world.grant(&groups(json!(["after"])));
+    world.daemon().notify(json!({"PeersChanged": [{"ID": 9}]}));
+    let mut number = 6;
+    loop {
+        client.send(get("/api")).await;
+        client.answer().await;
+        // The message needs a moment; five seconds would be the cache's own age.
+        if world.upstream.request(number).await.all("impersonate-group") == ["after"] {
+            break;
+        }
+        number += 1;
+        assert!(number < 2_000, "the change was not noticed");
+    }
+}
+
+#[tokio::test]
+async fn tailscaled_gone_means_no_and_comes_back_by_itself() {
+    let world = World::start(&[]).await;
+    let mut client = world.client().await;
+    world.daemon().fail("whois", Fault::Close);
+    world.daemon().notify(json!({"PeersChanged": [{"ID": 9}]}));
+    world.daemon().close_watches();
+    loop {
+        client.send(get("/api")).await;
+        let answer = client.answer().await;
+        if answer.status == 500 {
+            answer.is_status(500, "failed to authenticate caller");
+            break;
+        }
+    }
+    let before = world.upstream.seen().len();
+    client.send(get("/api")).await;
+    assert_eq!(client.answer().await.status, 500);
+    assert_eq!(world.upstream.seen().len(), before);
+    world.daemon().heal();
+    client.send(get("/api")).await;
+    assert_eq!(client.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn grants_of_a_service_count_when_asked_for() {
+    let world = World::start(&["--service", "svc:api", "--service-grants"]).await;
+    world.get("/api").await;
+    let scoped = world.daemon().calls().into_iter().filter(|call| call.endpoint == "whois");
+    assert!(scoped.filter(|call| call.query.contains("svc_name=svc:api")).count() > 0);
+}
+
+fn whois_calls(world: &World) -> usize {
+    world.daemon().calls().iter().filter(|call| call.endpoint == "whois").count()
+}

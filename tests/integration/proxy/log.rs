@@ -1,0 +1,73 @@
+//! What the log says about requests, and what it never says.
+
+use serde_json::{Value, json};
+
+use super::world::{TOKEN, World, get};
+
+/// The log of a proxy that ended, line by line.
+async fn log(world: World) -> Vec<Value> {
+    let ended = world.stops().await;
+    let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?} is not JSON"));
+    ended.lines.iter().map(parse).collect()
+}
+
+#[tokio::test]
+async fn each_request_is_one_line_of_json_that_says_who_as_whom_what_and_how_it_ended() {
+    let world = World::start(&["--log-format", "json"]).await;
+    world.grant(&json!([{"impersonate": {"groups": ["g1", "g2"]}}]));
+    world.upstream.say("HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nhello");
+    let post = "POST /apis/apps/v1/namespaces/web/deployments/shop/scale?dryRun=All HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody";
+    assert_eq!(world.ask(post).await.status, 201);
+    let lines = log(world).await;
+    let requests: Vec<_> = lines.iter().filter(|line| line["message"] == "request").collect();
+    assert_eq!(requests.len(), 1, "{lines:?}");
+    let line = requests[0];
+    for (name, value) in [
+        ("level", json!("debug")),
+        ("client", json!("100.64.0.9:51000")),
+        ("node", json!("laptop.ts.net")),
+        ("who", json!("ann@example.com")),
+        ("as_whom", json!("ann@example.com [g1 g2]")),
+        ("method", json!("POST")),
+        ("verb", json!("create")),
+        ("resource", json!("deployments/scale")),
+        ("namespace", json!("web")),
+        ("name", json!("shop")),
+        ("status", json!(201)),
+        ("sent", json!(5)),
+        ("received", json!(4)),
+    ] {
+        assert_eq!(line[name], value, "{name} of {line}");
+    }
+    assert!(line["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{line}");
+    assert!(line["time"].is_string(), "{line}");
+}
+
+#[tokio::test]
+async fn secrets_of_a_request_are_in_no_line_whatever_becomes_of_it() {
+    let world = World::start(&["-v"]).await;
+    let exec = "/api/v1/namespaces/n/pods/p/exec?command=hunter2&token=s3cret";
+    let with = |line: &str| format!("{line}\r\nHost: h\r\nAuthorization: Bearer clients-own\r\nCookie: s3cret\r\n\r\n");
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket";
+    // Answered, refused, cut off, malformed, and a protocol that is not switched to.
+    assert_eq!(world.ask(&with(&format!("GET {exec} HTTP/1.1"))).await.status, 200);
+    assert_eq!(world.ask(&with("GET /a%zz?command=hunter2 HTTP/1.1")).await.status, 400);
+    assert_eq!(world.ask(&with("GET /api?command=hunter2 HTTP/1.1\r\nBad : clients-own")).await.status, 400);
+    world.upstream.script([super::upstream::Step::Close]);
+    assert_eq!(world.ask(&with(&format!("POST {exec} HTTP/1.1\r\nContent-Length: 0"))).await.status, 502);
+    world.upstream.say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: s3cret\r\n\r\n");
+    assert_eq!(world.ask(&with(&format!("GET {exec} HTTP/1.1\r\n{upgrade}"))).await.status, 502);
+    world.grant(&json!([{"enforceRecorder": true}]));
+    for _ in 0..2 {
+        // The new grant may take a moment; either answer is logged.
+        world.ask(&with(&format!("GET {exec} HTTP/1.1\r\n{upgrade}"))).await;
+        world.ask(&get("/api/v1/pods?token=s3cret")).await;
+    }
+    world.daemon().set_whois(super::world::ANN, json!({"Node": 1}));
+    world.ask(&with(&format!("GET {exec} HTTP/1.1"))).await;
+    let ended = world.stops().await;
+    assert!(ended.mentions("pods/exec"), "{}", ended.text());
+    for secret in ["hunter2", "s3cret", "clients-own", TOKEN, "Bearer"] {
+        assert!(!ended.mentions(secret), "{secret} is in\n{}", ended.text());
+    }
+}

@@ -1,0 +1,20 @@
+//! `tailpod proxy`: the built binary between a pretend tailscaled and a pretend API server.
+//!
+//! Tests that stand for a row of api-proxy.md 14 begin with its number.
+
+mod bodies;
+mod clock;
+mod faults;
+mod framing;
+mod identity;
+mod inside;
+mod limits;
+mod log;
+mod operation;
+mod reaching;
+mod recording;
+mod tls;
+mod upgrade;
+mod upstream;
+mod watch;
+mod world;
