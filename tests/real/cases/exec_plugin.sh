@@ -116,10 +116,7 @@ is "static: exit codes and runs" "$theirs $ours $count" "0 0 0"
 
 # certificate NAME USER
 certificate() {
-  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$CASE/$1.key" -subj "/O=system:masters/CN=$2" \
-    -out "$CASE/$1.csr" 2>/dev/null
-  openssl x509 -req -in "$CASE/$1.csr" -CA "$LAB/client-ca.crt" -CAkey "$LAB/client-ca.key" -CAcreateserial -days 1 \
-    -out "$CASE/$1.crt" 2>/dev/null
+  client_certificate "$1" "$2" system:masters
   answer "$1" $v1 "$(jq -nc --rawfile chain "$CASE/$1.crt" --rawfile key "$CASE/$1.key" \
     '{clientCertificateData: $chain, clientKeyData: $key}')"
 }

@@ -206,6 +206,15 @@ service_token() {
   mv "$dir/token.new" "$dir/token"
 }
 
+# client_certificate NAME USER GROUP: NAME.key and NAME.crt, with which the API server takes one for that user.
+client_certificate() {
+  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$CASE/$1.key" -subj "/O=$3/CN=$2" \
+    -out "$CASE/$1.csr" 2>/dev/null
+  # Of version 1, as OpenSSL makes them unless it is told otherwise.
+  openssl x509 -req -in "$CASE/$1.csr" -CA "$LAB/client-ca.crt" -CAkey "$LAB/client-ca.key" -CAcreateserial -days 1 \
+    -out "$CASE/$1.crt" 2>/dev/null
+}
+
 # secret NAME [KEY]: the names of the keys, or one decoded value (empty when it is not there).
 secret() {
   curl -sS --max-time 10 --cacert "$LAB/pki/apiserver.crt" -H @"$LAB/admin.header" \
