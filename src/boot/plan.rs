@@ -200,7 +200,9 @@ fn secret(settings: &Settings) -> Option<SecretPlan> {
         writes.push("tailscale_capver");
         writes.extend(settings.pod.uid.is_some().then_some("pod_uid"));
         writes.extend(["device_id", "device_fqdn", "device_ips"]);
-        writes.extend(one_step.then_some("reissue_authkey"));
+        // tailpod asks for a new key in the Secret as well when the one that is there is refused.
+        let asks = one_step || settings.persona == Persona::Tailpod;
+        writes.extend(asks.then_some("reissue_authkey"));
         removes.extend(["https_endpoint", "egress-services", "ingress-config.json"]);
         let deletes = matches!(settings.mode, Mode::AuthOnce) || settings.delete_authkey;
         removes.extend(deletes.then_some("authkey"));

@@ -3,6 +3,7 @@
 
 mod auth;
 mod bad_input;
+mod check;
 mod differences;
 mod http;
 mod kube;
