@@ -34,21 +34,21 @@ enum Wrapped {
 impl Problem {
     /// Upstream's rule 1 to 27 with this text.
     pub fn rule(text: impl Into<String>) -> Self {
-        Self::new(Wrapped::Twice, text.into())
+        Self::new(Wrapped::Twice, &text.into())
     }
 
     /// Upstream's rule 0, or a problem that only we find.
     pub fn once(text: impl Into<String>) -> Self {
-        Self::new(Wrapped::Once, text.into())
+        Self::new(Wrapped::Once, &text.into())
     }
 
     /// A failure that upstream reports before it validates anything.
     pub fn bare(text: impl Into<String>) -> Self {
-        Self::new(Wrapped::None, text.into())
+        Self::new(Wrapped::None, &text.into())
     }
 
-    fn new(wrapped: Wrapped, contract: String) -> Self {
-        Self { wrapped, contract: redact(&contract), precise: None, hint: None }
+    fn new(wrapped: Wrapped, contract: &str) -> Self {
+        Self { wrapped, contract: redact(contract), precise: None, hint: None }
     }
 
     /// What `tailpod boot` says instead of upstream's text.
