@@ -71,6 +71,7 @@ pub mod health;
 pub mod http1;
 pub mod hujson;
 pub mod k8s;
+pub mod keepalive;
 pub mod localapi;
 pub mod located;
 pub mod manifests;

@@ -7,7 +7,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -19,11 +18,10 @@ use super::connections::Connections;
 use super::egress::{Kind, ProxyUrl};
 use super::exec::CredentialError;
 use super::tracked::{Socket, Tracked, Wire};
+use crate::keepalive::keep_alive;
 
 /// Name and TCP.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-/// Seconds between keep-alive probes.
-const KEEP_ALIVE: u32 = 30;
 /// A proxy's answer; the TLS handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// The head of a proxy's answer to `CONNECT`.
@@ -127,13 +125,6 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
     stream.set_nodelay(true).map_err(failed)?;
     keep_alive(&stream).map_err(|error| failed(error.into()))?;
     Ok(stream)
-}
-
-/// Go's way: a probe after this long, and again after each further one. A watch that is silent for hours is noticed dead.
-fn keep_alive(stream: &TcpStream) -> nix::Result<()> {
-    setsockopt(stream, sockopt::KeepAlive, &true)?;
-    setsockopt(stream, sockopt::TcpKeepIdle, &KEEP_ALIVE)?;
-    setsockopt(stream, sockopt::TcpKeepInterval, &KEEP_ALIVE)
 }
 
 /// The innermost reason: rustls wraps its errors in `io::Error`.

@@ -32,6 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "goduration",
             "http1",
             "hujson",
+            "keepalive",
             "located",
             "prefix",
             "secret",
