@@ -34,6 +34,16 @@ pub(super) struct Entry {
     status: Option<StatusCode>,
     moved: (u64, u64),
     problem: Option<String>,
+    state: State,
+}
+
+/// What has become of an [`Entry`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Its duration is counted; the line is still to be written.
+    Counted,
+    Told,
 }
 
 /// How a request ended.
@@ -61,6 +71,7 @@ impl Entry {
             status: None,
             moved: (0, 0),
             problem: None,
+            state: State::Open,
         }
     }
 
@@ -87,8 +98,9 @@ impl Entry {
         self.answered = Some(Instant::now());
     }
 
-    pub(super) fn moved(&mut self, moved: (u64, u64)) {
-        self.moved = moved;
+    /// So many bytes of the request's body and of the answer's have been passed on so far.
+    pub(super) fn moved(&mut self, received: u64, sent: u64) {
+        self.moved = (received, sent);
     }
 
     /// Something went wrong, whatever the client is told.
@@ -115,21 +127,39 @@ impl Entry {
         server_timing(self.begun, self.identified, self.answered.unwrap_or(self.begun))
     }
 
-    /// Counts the request and writes the line.
-    pub(super) fn end(self, metrics: &Metrics, outcome: Outcome<'_>) {
-        let took = self.begun.elapsed();
+    /// The connection is no longer HTTP: this is when the request was answered. Its line waits for the stream's end.
+    pub(super) fn switched(&mut self, metrics: &Metrics) {
         let (verb, ..) = self.what();
-        metrics.took(verb, took);
-        if let Outcome::Refused(refusal) = &outcome {
-            metrics.refused(refusal.reason);
-            return self.refused(refusal);
+        metrics.took(verb, self.begun.elapsed());
+        self.state = State::Counted;
+    }
+
+    /// Counts the request and writes the line.
+    pub(super) fn end(mut self, metrics: &Metrics, outcome: Outcome<'_>) {
+        if self.state == State::Open {
+            let (verb, ..) = self.what();
+            metrics.took(verb, self.begun.elapsed());
         }
-        if matches!(outcome, Outcome::Aborted)
-            && let Some(problem) = &self.problem
-        {
+        self.state = State::Told;
+        match outcome {
+            Outcome::Refused(refusal) => {
+                metrics.refused(refusal.reason);
+                self.refused(refusal);
+            }
+            Outcome::Aborted => self.broke_off(),
+            Outcome::Answered => self.tell(),
+        }
+    }
+
+    fn broke_off(&self) {
+        if let Some(problem) = &self.problem {
             let (node, who) = self.who();
             tracing::info!(client = %self.client, node, who, "a request broke off: {problem}");
         }
+        self.tell();
+    }
+
+    fn tell(&self) {
         if tracing::enabled!(tracing::Level::DEBUG) {
             let (node, who) = self.who();
             let (verb, resource, namespace, name) = self.what();
@@ -146,7 +176,7 @@ impl Entry {
                 status = self.status.map_or(0, |status| status.as_u16()),
                 sent = self.moved.1,
                 received = self.moved.0,
-                seconds = took.as_secs_f64(),
+                seconds = self.begun.elapsed().as_secs_f64(),
                 "request"
             );
         }
@@ -180,5 +210,14 @@ impl Entry {
             (resource, subresource) => format!("{resource}/{subresource}"),
         };
         (&info.verb, resource, &info.namespace, &info.name)
+    }
+}
+
+impl Drop for Entry {
+    /// Whatever is still going on when the proxy stops has its line too.
+    fn drop(&mut self) {
+        if self.state != State::Told {
+            self.broke_off();
+        }
     }
 }

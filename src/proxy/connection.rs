@@ -15,8 +15,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::access_log::Entry;
 use super::buffers::{BLOCK, Inbox};
 use super::identity::{Caller, Unknown};
+use super::pool::Link;
 use super::proxy_protocol;
 use super::refusal::{Reason, Refusal};
 use super::reply::{self, After};
@@ -25,6 +27,7 @@ use super::stream::ClientStream;
 use super::tls::Certificates;
 use super::{Client, request, upgrade};
 use crate::http1::{BadHead, LARGEST_HEAD, RequestHead, Scanner};
+use crate::keepalive::keep_alive;
 
 /// How long a client that still sends is listened to, so that it reads the answer before the connection breaks.
 const LINGER: Duration = Duration::from_secs(1);
@@ -51,14 +54,15 @@ pub(super) enum Next {
     Close,
     /// It is closed at once, so that the client sees that something is missing.
     Abort,
-    /// It is no longer HTTP.
-    Tunnel(Box<super::pool::Link>),
+    /// It is no longer HTTP. The request's line in the log is still to be written.
+    Tunnel(Box<(Link, Entry)>),
 }
 
 /// Serves one accepted connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, stop: CancellationToken) {
-    // Failing leaves it a little slower.
+    // Failing leaves it a little slower, or open a little longer.
     let _ = tcp.set_nodelay(true);
+    let _ = keep_alive(&tcp);
     let accepted = Instant::now();
     let mut tcp = tcp;
     let addr = match shared.options.listen.client {
@@ -132,7 +136,7 @@ impl Connection {
                 Next::KeepAlive => {}
                 Next::Close => return self.close().await,
                 Next::Abort => return,
-                Next::Tunnel(link) => return upgrade::tunnel(self, *link).await,
+                Next::Tunnel(switched) => return upgrade::tunnel(self, switched.0, switched.1).await,
             }
             limit = (limits.idle, limits.next_head);
         }

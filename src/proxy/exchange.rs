@@ -76,11 +76,23 @@ impl<'a> Exchange<'a> {
         poll_fn(|cx| self.poll_head(cx)).await
     }
 
-    /// Passes `head` on to the client and then the body, until all of it has left.
-    pub(super) async fn answer(&mut self, head: &[u8], source: Source, sink: Sink) -> Result<(), Failure> {
+    /// Passes `head` on to the client and then the body, until all of it has left. `note` is told how many bytes of the
+    /// request's body and of the answer's have been passed on, whenever that may have changed.
+    pub(super) async fn answer(
+        &mut self,
+        head: &[u8],
+        source: Source,
+        sink: Sink,
+        mut note: impl FnMut(u64, u64),
+    ) -> Result<(), Failure> {
         self.down.push(head);
         self.down.begin(source, sink);
-        poll_fn(|cx| self.poll_body(cx)).await
+        poll_fn(|cx| {
+            let polled = self.poll_body(cx);
+            note(self.up.moved(), self.down.moved());
+            polled
+        })
+        .await
     }
 
     /// Whether the whole request has been sent.
@@ -96,11 +108,6 @@ impl<'a> Exchange<'a> {
     /// The body, if it was copied and has been read completely.
     pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
         self.up.take_copy()
-    }
-
-    /// Bytes of the request's body and of the answer's that were passed on.
-    pub(super) fn moved(&self) -> (u64, u64) {
-        (self.up.moved(), self.down.moved())
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Failure>> {

@@ -25,6 +25,14 @@ const LARGEST_COPY: u64 = 64 << 10;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+/// How a request was answered by the API server.
+enum Answered {
+    /// Completely.
+    Whole(After),
+    /// With another protocol than HTTP on this connection.
+    Switched(Box<Link>),
+}
+
 /// What the client gets to know about a request that ended early.
 enum Ended {
     /// An answer of ours.
@@ -49,9 +57,13 @@ pub(super) async fn serve(connection: &mut Connection, head: RequestHead) -> Nex
     let client = Client::of(&head);
     let mut entry = Entry::begin(connection.caller.addr(), &head);
     let ended = match forward(connection, &shared, head, &client, &mut entry).await {
-        Ok(next) => {
+        Ok(Answered::Switched(link)) => {
+            entry.switched(&shared.metrics);
+            return Next::Tunnel(Box::new((*link, entry)));
+        }
+        Ok(Answered::Whole(after)) => {
             entry.end(&shared.metrics, Outcome::Answered);
-            return next;
+            return if after == After::KeepAlive { Next::KeepAlive } else { Next::Close };
         }
         Err(ended) => ended,
     };
@@ -79,7 +91,7 @@ async fn forward(
     mut head: RequestHead,
     client: &Client,
     entry: &mut Entry,
-) -> Result<Next, Ended> {
+) -> Result<Answered, Ended> {
     let peer = connection.caller.peer(&shared.identities).await.map_err(|error| {
         entry.failed(&error);
         Refusal::identity()
@@ -136,8 +148,8 @@ async fn forward(
         }
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             let head = switched(answer, &prepared)?;
-            exchange.answer(&head, Source::Done, Sink::Plain).await.map_err(|_| Ended::Aborted)?;
-            return Ok(Next::Tunnel(Box::new(link)));
+            exchange.answer(&head, Source::Done, Sink::Plain, |_, _| {}).await.map_err(|_| Ended::Aborted)?;
+            return Ok(Answered::Switched(Box::new(link)));
         }
         let is_kept = answer.keeps_alive();
         let timing = (shared.options.server_timing == ServerTiming::Show).then(|| entry.timing());
@@ -145,15 +157,14 @@ async fn forward(
             answer_head(answer, client, exchange.is_sent() && !shared.stop.is_cancelled(), timing)
                 .map_err(|refusal| upstream_failed(refusal, shared))?;
         let source = Source::new(framing, Extensions::Ignore);
-        let done = exchange.answer(&head, source, sink).await;
-        entry.moved(exchange.moved());
+        let done = exchange.answer(&head, source, sink, |up, down| entry.moved(up, down)).await;
         let is_sent = exchange.is_sent();
         let is_unanswered = exchange.is_unanswered();
         if let Err(failure) = done {
             if is_unanswered && matches!(failure, Failure::Truncated(_)) {
                 return Err(gave_up(failure, shared, entry));
             }
-            if sink == Sink::Plain && framing == Framing::UntilClose {
+            if sink == Sink::Plain && matches!(framing, Framing::Chunked | Framing::UntilClose) {
                 // The end of the connection is the end of the body: only a reset says that it is not.
                 let _ = connection.client.tcp().set_zero_linger();
             }
@@ -166,7 +177,7 @@ async fn forward(
         if is_kept && is_sent && framing != Framing::UntilClose {
             shared.pool.give_back(link);
         }
-        return Ok(if after == After::KeepAlive { Next::KeepAlive } else { Next::Close });
+        return Ok(Answered::Whole(after));
     }
 }
 

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::access_log::{Entry, Outcome};
 use super::buffers::Inbox;
 use super::connection::Connection;
 use super::lane::{Lane, LaneError};
@@ -29,29 +30,26 @@ enum State {
 }
 
 /// Passes bytes on until both directions have ended, or one failed.
-pub(super) async fn tunnel(connection: &mut Connection, mut link: Link) {
+pub(super) async fn tunnel(connection: &mut Connection, mut link: Link, mut entry: Entry) {
     let shared = std::sync::Arc::clone(&connection.shared);
     let _open = shared.metrics.session();
     let (mut up, mut down) = (Half::new(), Half::new());
     let ended = poll_fn(|cx| {
         let Link { stream, inbox, .. } = &mut link;
         let Connection { client, inbox: client_in, .. } = &mut *connection;
-        let up = up.poll(client_in, client, stream, cx);
-        let down = down.poll(inbox, stream, client, cx);
-        match (up, down) {
+        let polled = (up.poll(client_in, client, stream, cx), down.poll(inbox, stream, client, cx));
+        entry.moved(up.lane.moved(), down.lane.moved());
+        match polled {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
             _ => Poll::Pending,
         }
     })
     .await;
-    tracing::debug!(
-        client = %connection.caller.addr(),
-        received = up.lane.moved(),
-        sent = down.lane.moved(),
-        problem = ended.err().map(|error| error.to_string()).unwrap_or_default(),
-        "an upgraded stream ended"
-    );
+    if let Err(error) = &ended {
+        entry.failed(error);
+    }
+    entry.end(&shared.metrics, if ended.is_ok() { Outcome::Answered } else { Outcome::Aborted });
 }
 
 impl Half {

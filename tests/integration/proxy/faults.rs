@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -86,6 +87,20 @@ async fn an_answer_that_breaks_off_never_looks_whole() {
     client.until(b"4\r\nhalf\r\n").await;
     world.upstream.go_on();
     assert_eq!(client.rest().await, b"");
+}
+
+/// To a client of HTTP/1.0 the end of the connection is the end of the body, so it must not look like an end.
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_a_reset_to_an_old_client() {
+    let world = World::start(&[]).await;
+    let begun = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    world.upstream.script([say(begun), Step::Await, Step::Close]);
+    let mut client = world.client().await;
+    client.send("GET /api HTTP/1.0\r\n\r\n").await;
+    client.until(b"half").await;
+    world.upstream.go_on();
+    let end = client.stream.read(&mut [0; 16]).await;
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]

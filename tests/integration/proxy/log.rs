@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::upstream::Step;
 use super::world::{TOKEN, World, get};
 
 /// The log of a proxy that ended, line by line.
@@ -44,6 +45,32 @@ async fn each_request_is_one_line_of_json_that_says_who_as_whom_what_and_how_it_
 }
 
 #[tokio::test]
+async fn a_session_has_its_line_when_it_ends_and_so_has_what_the_proxy_cut_off() {
+    let world = World::start(&["--log-format", "json"]).await;
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    world.upstream.script([Step::Say(switching.into()), Step::Echo]);
+    let mut session = world.client().await;
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello";
+    session.send(format!("GET /api/v1/namespaces/n/pods/p/portforward HTTP/1.1\r\nHost: h\r\n{upgrade}")).await;
+    session.head().await;
+    session.exactly(5).await;
+    drop(session);
+    world.proxy.mentioned("pods/portforward").await;
+    world.upstream.script([
+        Step::Say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nevent\n\r\n".to_vec()),
+        Step::Drain,
+    ]);
+    let mut watching = world.client().await;
+    watching.send(get("/api/v1/pods?watch=1")).await;
+    watching.until(b"event\n\r\n").await;
+    let lines = log(world).await;
+    let requests: Vec<_> = lines.iter().filter(|line| line["message"] == "request").collect();
+    let said: Vec<_> =
+        requests.iter().map(|line| json!([line["verb"], line["status"], line["received"], line["sent"]])).collect();
+    assert_eq!(said, [json!(["get", 101, 5, 5]), json!(["watch", 200, 0, 6])], "{lines:?}");
+}
+
+#[tokio::test]
 async fn secrets_of_a_request_are_in_no_line_whatever_becomes_of_it() {
     let world = World::start(&["-v"]).await;
     let exec = "/api/v1/namespaces/n/pods/p/exec?command=hunter2&token=s3cret";
@@ -53,7 +80,7 @@ async fn secrets_of_a_request_are_in_no_line_whatever_becomes_of_it() {
     assert_eq!(world.ask(&with(&format!("GET {exec} HTTP/1.1"))).await.status, 200);
     assert_eq!(world.ask(&with("GET /a%zz?command=hunter2 HTTP/1.1")).await.status, 400);
     assert_eq!(world.ask(&with("GET /api?command=hunter2 HTTP/1.1\r\nBad : clients-own")).await.status, 400);
-    world.upstream.script([super::upstream::Step::Close]);
+    world.upstream.script([Step::Close]);
     assert_eq!(world.ask(&with(&format!("POST {exec} HTTP/1.1\r\nContent-Length: 0"))).await.status, 502);
     world.upstream.say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: s3cret\r\n\r\n");
     assert_eq!(world.ask(&with(&format!("GET {exec} HTTP/1.1\r\n{upgrade}"))).await.status, 502);
