@@ -35,6 +35,35 @@ async fn a_body_of_known_length_is_streamed_byte_for_byte() {
     assert!(world.upstream.request(0).await.body == body);
 }
 
+/// Neither side waits for the other to be done: what is said is heard, piece by piece.
+#[tokio::test]
+async fn both_directions_flow_at_once() {
+    let world = World::start(&[]).await;
+    world.upstream.script([say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), Step::Echo]);
+    let mut client = world.client().await;
+    client.send("POST /api HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    client.head().await;
+    for number in 0..5 {
+        let chunk = format!("7\r\nround {number}\r\n");
+        client.send(&chunk).await;
+        assert_eq!(client.exactly(chunk.len()).await, chunk.as_bytes());
+    }
+    // Its end is the answer's end too, as this server goes.
+    client.send("0\r\n\r\n").await;
+    assert_eq!(client.exactly(5).await, b"0\r\n\r\n");
+}
+
+#[tokio::test]
+async fn a_body_nobody_wants_is_not_asked_for() {
+    let world = World::start(&[]).await;
+    world.upstream.say("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno");
+    let mut client = world.client().await;
+    client.send("PUT /api HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n").await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.header("connection")), (417, Some("close")));
+    assert!(client.rest().await.is_empty());
+}
+
 #[tokio::test]
 async fn chunks_and_trailers_pass_both_ways() {
     let world = World::start(&[]).await;

@@ -12,6 +12,8 @@ use super::world::{ANN, Client, World, get, proxy_header};
 async fn row_17_ambiguous_requests_are_refused_and_the_connection_is_closed() {
     let world = World::start(&[]).await;
     let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "A: b\r\n".repeat(101));
+    let fields = (0..1_001).map(|number| format!("A{number}: b\r\n")).collect::<Vec<_>>().concat();
+    let fields = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
     let large = format!("GET / HTTP/1.1\r\nHost: h\r\nA: {}\r\n\r\n", "x".repeat(1 << 20));
     for (request, status) in [
         ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
@@ -27,6 +29,7 @@ async fn row_17_ambiguous_requests_are_refused_and_the_connection_is_closed() {
         ("CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n", 400),
         ("GET / HTTP/3.0\r\nHost: h\r\n\r\n", 400),
         (&many, 431),
+        (&fields, 431),
         (&large, 431),
     ] {
         let mut client = world.client().await;

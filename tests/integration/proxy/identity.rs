@@ -71,16 +71,45 @@ async fn row_5_the_legacy_capability_grants_groups_and_demands_no_recording() {
     assert_eq!(world.upstream.request(0).await.all("impersonate-group"), ["old"]);
 }
 
-#[tokio::test]
-async fn rows_6_to_8_an_unclear_identity_ends_the_request() {
+/// A caller about whom whois answers this gets a 500 that says so, and nothing is forwarded.
+async fn is_refused(whois: Value, message: &str) {
     let world = World::start(&[]).await;
+    world.daemon().set_whois(ANN, whois);
+    world.get("/api/v1/pods").await.is_status(500, message);
+    let exec = "POST /api/v1/namespaces/n/pods/p/exec?command=id HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
+                Upgrade: SPDY/3.1\r\nContent-Length: 0\r\n\r\n";
+    world.ask(exec).await.is_status(500, message);
+    world.nothing_upstream();
+    let ended = world.stops().await;
+    assert!(ended.mentions("refused: "), "{}", ended.text());
+}
+
+#[tokio::test]
+async fn row_6_a_legacy_rule_that_is_none() {
+    is_refused(user("ann@example.com", &json!({ LEGACY: [[]] })), "cannot use the caller's grants").await;
+}
+
+#[tokio::test]
+async fn row_7_a_rule_that_is_none() {
+    is_refused(user("ann@example.com", &json!({ CAPABILITY: ["x"] })), "cannot use the caller's grants").await;
+}
+
+#[tokio::test]
+async fn row_8_a_person_without_a_name() {
+    is_refused(user("", &json!({})), "cannot impersonate the caller").await;
+}
+
+#[tokio::test]
+async fn nobody_who_could_be_taken_for_somebody_else_is_impersonated() {
+    let world = World::start(&[]).await;
+    let granted =
+        |groups: Value| user("ann@example.com", &json!({ CAPABILITY: [{"impersonate": {"groups": groups}}] }));
     for answer in [
-        user("ann@example.com", &json!({ LEGACY: [[]] })),
-        user("ann@example.com", &json!({ CAPABILITY: ["x"] })),
-        user("", &json!({})),
         tagged("", &["tag:a"], &json!({})),
         user("ann\r\nImpersonate-Group: system:masters", &json!({})),
+        user("ann\0", &json!({})),
         user("system:serviceaccount:kube-system:admin", &json!({})),
+        granted(json!(["good", "g\nImpersonate-User: root"])),
     ] {
         world.daemon().set_whois(ANN, answer.clone());
         let refused = world.get("/api").await;
@@ -88,6 +117,37 @@ async fn rows_6_to_8_an_unclear_identity_ends_the_request() {
         refused.is_status(500, "");
     }
     world.nothing_upstream();
+    // Passed as they are: groups of the cluster, and letters of any language. An empty group is none.
+    world.daemon().set_whois(ANN, granted(json!(["system:masters", "", "Gr\u{fc}ppe"])));
+    assert_eq!(world.get("/api").await.status, 200);
+    assert!(
+        world
+            .upstream
+            .request(0)
+            .await
+            .head
+            .contains("impersonate-group: system:masters\r\nimpersonate-group: Gr\u{fc}ppe\r\n")
+    );
+}
+
+#[tokio::test]
+async fn a_caller_may_ask_for_some_of_the_groups_it_was_granted() {
+    let world = World::start(&[]).await;
+    world.grant(&json!([{"impersonate": {"groups": ["dev"], "allow": ["admin"]}}]));
+    let asking = |groups: &[&str]| {
+        let groups: Vec<_> = groups.iter().map(|group| format!("Impersonate-Group: {group}\r\n")).collect();
+        let groups = groups.concat();
+        format!("GET /api HTTP/1.1\r\nHost: h\r\nImpersonate-User: root\r\nAccept: application/json\r\n{groups}\r\n")
+    };
+    assert_eq!(world.ask(&asking(&["admin"])).await.status, 200);
+    assert_eq!(world.ask(&asking(&[])).await.status, 200);
+    let refused = world.ask(&asking(&["admin", "system:masters"])).await;
+    refused.is_status(403, "");
+    assert!(refused.text().contains("system:masters"), "{}", refused.text());
+    let seen = world.upstream.seen();
+    let groups: Vec<_> = seen.iter().map(|seen| seen.all("impersonate-group")).collect();
+    assert_eq!(groups, [["admin"], ["dev"]]);
+    assert!(seen.iter().all(|seen| seen.all("impersonate-user") == ["ann@example.com"]));
 }
 
 #[tokio::test]
@@ -111,6 +171,24 @@ async fn row_16_no_header_supplies_an_identity() {
     client.send(get("/api")).await;
     client.answer().await.is_status(500, "failed to authenticate caller");
     world.nothing_upstream();
+}
+
+/// Ports of loopback are used again within milliseconds, and so may be a peer's.
+#[tokio::test]
+async fn who_comes_from_the_same_address_is_not_the_same() {
+    let world = World::start(&[]).await;
+    let mut first = world.client().await;
+    first.send(get("/api")).await;
+    first.answer().await;
+    world.daemon().set_whois(ANN, user("bob@example.com", &json!({})));
+    let mut second = world.client().await;
+    second.send(get("/api")).await;
+    second.answer().await;
+    assert_eq!(world.upstream.request(1).await.all("impersonate-user"), ["bob@example.com"]);
+    let asked = world.daemon().calls().into_iter().filter(|call| call.endpoint == "whois");
+    for call in asked {
+        assert!(call.query.contains("proto=tcp") && call.query.contains("100.64.0.9"), "{}", call.query);
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! Tests that stand for a row of api-proxy.md 14 begin with its number.
 
+mod arrangements;
 mod bodies;
 mod clock;
 mod faults;

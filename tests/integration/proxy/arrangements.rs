@@ -1,0 +1,116 @@
+//! Where clients come in: with a network interface, without one, behind `serve`.
+
+use serde_json::json;
+use tailpod::sandbox::tls::issue;
+use tailpod::sandbox::{Fault, Sandbox};
+use tokio::net::TcpStream;
+
+use super::tls::{NODE, trusts};
+use super::upstream::Upstream;
+use super::world::{Client, TOKEN, World, get, user};
+use crate::support::{Boot, running_as, skipped};
+
+/// The parts, on a node that has these addresses.
+async fn node(tun: bool, addresses: &[&str]) -> (Sandbox, Upstream, String) {
+    let (sandbox, upstream) = World::parts().await;
+    sandbox.daemon().set_tun(tun);
+    sandbox.daemon().notify(running_as("myID", "node.tail.ts.net.", addresses));
+    let path = sandbox.pod().write("etc/upstream", upstream.kubeconfig("", TOKEN)).unwrap();
+    (sandbox, upstream, path.to_str().unwrap().to_owned())
+}
+
+/// With an interface the peer's own address is the other end's, on each of the node's addresses and on no other.
+#[tokio::test]
+async fn with_an_interface_every_address_of_the_node_serves() {
+    // Addresses of this process alone, in place of a tailnet's.
+    let pid = std::process::id();
+    let ours = [2, 3].map(|last| format!("127.{}.{}.{last}", 64 + pid / 256 % 64, pid % 256));
+    if let Err(error) = std::net::TcpListener::bind((ours[0].as_str(), 443)) {
+        return skipped(&format!("cannot listen on port 443: {error}"));
+    }
+    let (sandbox, upstream, kubeconfig) = node(true, &[&ours[0], &ours[1]]).await;
+    let command = World::command(&sandbox, &["--kubeconfig", &kubeconfig, "--tls", "off"]);
+    let world = World::run(sandbox, upstream, command).await;
+    for addr in &ours {
+        world.proxy.mentioned(&format!("is listening on {addr}:443")).await;
+        let stream = TcpStream::connect((addr.as_str(), 443)).await.unwrap();
+        drop(stream);
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{addr}:0").parse().unwrap()).unwrap();
+        let peer = socket.local_addr().unwrap();
+        world.daemon().set_whois(&peer.to_string(), user("ann@example.com", &json!({})));
+        let mut client = Client::new(socket.connect(format!("{addr}:443").parse().unwrap()).await.unwrap());
+        client.send(get("/api")).await;
+        assert_eq!(client.answer().await.status, 200);
+    }
+    let mut ports = world.proxy.listening_ports();
+    ports.retain(|port| *port == 443);
+    assert_eq!(ports.len(), 2);
+    assert!(TcpStream::connect("127.0.0.1:443").await.is_err(), "never the wildcard");
+    let seen = world.upstream.seen();
+    assert!(seen.iter().all(|seen| seen.all("impersonate-user") == ["ann@example.com"]) && seen.len() == 2);
+}
+
+/// Without one tailscaled dials loopback, just before it knows the connection.
+#[tokio::test]
+async fn without_an_interface_a_connection_may_be_known_a_moment_later() {
+    let (sandbox, upstream, kubeconfig) = node(false, &["100.64.0.1"]).await;
+    let flags = ["--kubeconfig", &kubeconfig, "--tls", "off", "--listen", "127.0.0.1:0"];
+    let command = World::command(&sandbox, &flags);
+    let world = World::run(sandbox, upstream, command).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let peer = socket.local_addr().unwrap();
+    let mut client = Client::new(socket.connect(world.addr).await.unwrap());
+    client.send(get("/api")).await;
+    let first = format!("127.0.0.1%3A{}", peer.port());
+    let is_first = |query: &str| query.contains(&first) || query.contains(&peer.to_string());
+    world.daemon().await_call(crate::support::SOON, |call| is_first(&call.query)).await.unwrap();
+    world.daemon().set_whois(&peer.to_string(), user("ann@example.com", &json!({})));
+    assert_eq!(client.answer().await.status, 200);
+    // A process of this machine is nobody, however long one waits: no answer at all.
+    let mut stranger = Client::new(TcpStream::connect(world.addr).await.unwrap());
+    stranger.send(get("/api")).await;
+    assert_eq!(stranger.rest().await, b"");
+    assert_eq!(world.upstream.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn where_peers_do_not_arrive_nothing_is_served() {
+    for (tun, flags, said) in [
+        (
+            false,
+            &["--tls", "off", "--listen", "100.64.0.1:443"][..],
+            "tailnet peers arrive on 127.0.0.1 and nowhere else",
+        ),
+        (
+            true,
+            &["--tls", "off", "--listen", "0.0.0.0:443"],
+            "proves nothing on an interface that is not the tailnet's",
+        ),
+        (true, &["--listen", "127.0.0.1:0", "--tls", "tailscale"], "HTTPS has to be enabled for the tailnet"),
+    ] {
+        let (sandbox, _upstream, kubeconfig) = node(tun, &["100.64.0.1"]).await;
+        let command = World::command(&sandbox, &[&["--kubeconfig", kubeconfig.as_str()], flags].concat());
+        let ended = Boot::spawn(command).ends(1).await;
+        assert!(ended.mentions(said), "{}", ended.text());
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_there_yet_fails_a_handshake_and_no_more() {
+    let (sandbox, upstream, kubeconfig) = node(false, &["100.64.0.1"]).await;
+    let pair = issue(&[NODE]).unwrap();
+    sandbox.daemon().set_dns(json!([NODE]), json!(null));
+    sandbox.daemon().set_certificate(NODE, &pair.pem);
+    sandbox.daemon().fail(&format!("cert/{NODE}"), Fault::Status(500, "rate limited".to_owned()));
+    let flags = ["--kubeconfig", &kubeconfig, "--listen", "127.0.0.1:0"];
+    let command = World::command(&sandbox, &flags);
+    let world = World::run(sandbox, upstream, command).await;
+    assert!(!trusts(world.daemon(), world.addr, &pair).await);
+    world.daemon().heal();
+    assert!(trusts(world.daemon(), world.addr, &pair).await);
+    let ended = world.stops().await;
+    assert!(ended.mentions("tailscaled gives no certificate for node.tail.ts.net"), "{}", ended.text());
+    assert!(!ended.mentions("PRIVATE KEY"), "{}", ended.text());
+}
