@@ -259,6 +259,22 @@ fn unrecordable_streams() {
             let got = decision.verdict.map(drop).map_err(|refusal| (refusal.status().as_u16(), refusal.reason));
             assert_eq!(got, expected, "{target} {enforce} {addrs:?}");
         }
+        // With an event when events are on, whoever enforces what.
+        for enforce in [false, true] {
+            let plan = plan_for(&rules(enforce, &[R], true), target, &Upgrade::Spdy).unwrap();
+            assert_eq!((plan.event, plan.then), (Some(EventKind::Full), Then::Forward(Vec::new())), "{target} {enforce}");
+        }
+    }
+}
+
+/// 17.2: each way in which the kubelet runs a command, while recording is enforced.
+#[test]
+fn each_node_command() {
+    for words in ["exec/ns/p/c", "attach/ns/p/c", "run/ns/p/c", "cri/exec/token", "portForward/ns/p"] {
+        for policy in [rules(true, &[], false), rules(true, &[R], false), rules(true, &[R], true)] {
+            let target = format!("/api/v1/nodes/n/proxy/{words}");
+            assert_eq!(decided(&policy, &target, &Upgrade::Spdy), Err((403, Reason::NodeCommand)), "{target}");
+        }
     }
 }
 

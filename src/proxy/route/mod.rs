@@ -180,14 +180,12 @@ fn kind(tokens: &[&[u8]], reading: Reading<'_>) -> (Kind, usize, Rest) {
             && (line.words.is_empty() || runs(line.words, behind(&shape, is_old)))
     };
     let kind = ROUTES.iter().find(matches).map_or(Kind::Other, |line| line.kind);
-    if matches!(kind, Kind::Session(_)) {
-        return (kind, tokens.len(), Rest::Closed);
-    }
     match (shape.resource(), subresource) {
         // One word more decides, and the kubelet cleans what it gets: all of it must be plain.
         (b"nodes", b"proxy") => (kind, tokens.len(), Rest::Slash),
         (_, b"proxy") => (kind, deciding, Rest::Open),
-        _ => (kind, deciding, Rest::Closed),
+        // Nothing that is served has anything there, so whoever cleans a path shall find nothing to clean.
+        _ => (kind, tokens.len(), Rest::Closed),
     }
 }
 

@@ -95,6 +95,7 @@ fn kinds() {
         // What kube-apiserver does not take for exec is not exec.
         (format!("{POD}/%2e/exec"), Kind::Other, false),
         (format!("{POD}//exec"), Kind::Other, false),
+        (format!("{POD}/x/../exec"), Kind::Other, false),
         (format!("{POD}/Exec"), Kind::Other, true),
         (format!("{POD}/%2565xec"), Kind::Other, true),
         (format!("{POD}/exec%20"), Kind::Other, true),
