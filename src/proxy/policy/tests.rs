@@ -262,7 +262,11 @@ fn unrecordable_streams() {
         // With an event when events are on, whoever enforces what.
         for enforce in [false, true] {
             let plan = plan_for(&rules(enforce, &[R], true), target, &Upgrade::Spdy).unwrap();
-            assert_eq!((plan.event, plan.then), (Some(EventKind::Full), Then::Forward(Vec::new())), "{target} {enforce}");
+            assert_eq!(
+                (plan.event, plan.then),
+                (Some(EventKind::Full), Then::Forward(Vec::new())),
+                "{target} {enforce}"
+            );
         }
     }
 }

@@ -7,6 +7,7 @@ mod bodies;
 mod clock;
 mod faults;
 mod framing;
+mod hostile;
 mod identity;
 mod inside;
 mod limits;
