@@ -14,7 +14,7 @@ use super::identity::Identities;
 use super::netmap::Netmap;
 use super::pool::Pool;
 use super::tls::Certificates;
-use super::{Metrics, Mode, Options, StartError, Surroundings, connection, listen};
+use super::{Metrics, Options, StartError, Surroundings, connection, listen};
 use crate::localapi::LocalApi;
 use crate::shutdown::{Tasks, open_files_limit};
 
@@ -88,10 +88,7 @@ impl Proxy {
             let shared = Arc::clone(&shared);
             tasks.spawn("certificates", |stop| async move { shared.certificates.keep_fresh(stop).await });
         }
-        let mode = match shared.options.mode {
-            Mode::Auth => "auth",
-            Mode::NoAuth => "noauth",
-        };
+        let mode = shared.options.mode;
         for listener in listeners {
             if let Ok(addr) = listener.local_addr() {
                 tracing::info!("API server proxy in {mode} mode is listening on {addr}");

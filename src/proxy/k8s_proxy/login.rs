@@ -6,20 +6,25 @@ use super::shell::Context;
 use crate::boot::prefs::{Change, applied};
 use crate::causes::chain;
 use crate::localapi::types::{Prefs, StartOptions, State, Status};
-use crate::localapi::{LocalApi, Peers};
+use crate::localapi::{Error, LocalApi, Peers};
 use crate::proxy::config::Config;
+use crate::proxy::life::NotSubmitted;
 use crate::secret::Secret;
 
 /// Hands the settings to the daemon, and the key when it has no identity or when `renew`. Whether it had to log in.
-pub(super) async fn login(context: &Context, api: &LocalApi, config: &Config, renew: bool) -> Result<bool, String> {
-    let refused = |error: crate::localapi::Error| chain(&error);
-    let status = api.status(Peers::Omit).await.map_err(refused)?;
-    let current = api.prefs().await.map_err(refused)?;
+pub(super) async fn login(
+    context: &Context,
+    api: &LocalApi,
+    config: &Config,
+    renew: bool,
+) -> Result<bool, NotSubmitted> {
+    let status = api.status(Peers::Omit).await.map_err(|error| judge(&error))?;
+    let current = api.prefs().await.map_err(|error| judge(&error))?;
     let update_prefs = Some(starting_prefs(&current, config, context.settings.control_url.as_deref()));
     let needs_login = renew || needs_login(&status);
     let key = config.auth_key.clone().or_else(|| context.settings.auth_key.clone()).filter(|_| needs_login);
     if let Some(key) = &key {
-        usable(key)?;
+        usable(key).map_err(NotSubmitted::Key)?;
     }
     tracing::info!(
         "{}",
@@ -29,11 +34,16 @@ pub(super) async fn login(context: &Context, api: &LocalApi, config: &Config, re
             (None, false) => "starting with the identity that is there",
         }
     );
-    api.start(&StartOptions { update_prefs, auth_key: key }).await.map_err(refused)?;
+    api.start(&StartOptions { update_prefs, auth_key: key }).await.map_err(|error| judge(&error))?;
     if needs_login {
-        api.login_interactive().await.map_err(refused)?;
+        api.login_interactive().await.map_err(|error| judge(&error))?;
     }
     Ok(needs_login)
+}
+
+fn judge(error: &Error) -> NotSubmitted {
+    let text = chain(error);
+    if error.is_answer() { NotSubmitted::Refused(text) } else { NotSubmitted::Silent(text) }
 }
 
 fn needs_login(status: &Status) -> bool {

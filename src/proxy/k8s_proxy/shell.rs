@@ -423,9 +423,6 @@ impl Shell {
             };
             match bound.await {
                 Ok(proxy) => {
-                    for addr in proxy.addresses() {
-                        tracing::info!("API server proxy in {mode} mode is listening on {addr}");
-                    }
                     let _ = events.send(Event::Serving(Ok(()))).await;
                     proxy.serve(stop).await.map_err(crate::shutdown::TaskError::from)
                 }
@@ -448,7 +445,8 @@ impl Shell {
             self.errands.spawn(async move { while outcomes.recv().await.is_some() {} });
             publisher
         });
-        publisher.set(Slot::DeviceId, state::device_id_patch(&device.id).managed_by(FIELD_MANAGER));
+        let id = store.untold.clone().set(state::DEVICE_ID, &device.id);
+        publisher.set(Slot::DeviceId, id.managed_by(FIELD_MANAGER));
         let endpoints = state::device_endpoints_patch(&device.fqdn, &device.addresses);
         publisher.set(Slot::DeviceEndpoints, endpoints.managed_by(FIELD_MANAGER));
     }

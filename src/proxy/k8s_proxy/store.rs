@@ -24,6 +24,8 @@ pub(super) struct StateStore {
     pub(super) name: String,
     /// Whether the operator reads the device keys in it.
     pub(super) publishes: bool,
+    /// Who we are, when the Secret was not there yet to be told: tailscaled makes it.
+    pub(super) untold: KeyPatch,
 }
 
 /// Finds the Secret that the config names and, under the operator, writes who we are; `None` when the state is
@@ -34,13 +36,17 @@ pub(super) async fn prepare(
     cluster: &Cluster,
 ) -> Result<Option<StateStore>, String> {
     let Some(name) = config.state_secret() else { return Ok(None) };
-    let store = StateStore { cluster: cluster.clone(), name: name.to_owned(), publishes: settings.pod_uid.is_some() };
+    let publishes = settings.pod_uid.is_some();
+    let mut store = StateStore { cluster: cluster.clone(), name: name.to_owned(), publishes, untold: KeyPatch::new() };
     let Some(uid) = &settings.pod_uid else { return Ok(Some(store)) };
     let deadline = Instant::now() + LIMIT;
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
     loop {
         let error = match reset(&store, uid, settings.capver, config).await {
-            Ok(()) => return Ok(Some(store)),
+            Ok(untold) => {
+                store.untold = untold;
+                return Ok(Some(store));
+            }
             Err(error) => error,
         };
         let pause = backoff.next(backoff::jitter());
@@ -57,13 +63,15 @@ pub(super) async fn prepare(
     }
 }
 
-async fn reset(store: &StateStore, uid: &str, capver: u32, config: &Config) -> Result<(), Error> {
+/// What remains to be told.
+async fn reset(store: &StateStore, uid: &str, capver: u32, config: &Config) -> Result<KeyPatch, Error> {
+    let who = KeyPatch::new().set(state::CAPVER, capver.to_string()).set(state::POD_UID, uid);
     // A Secret that does not exist yet is tailscaled's to create.
-    let Some(secret) = store.cluster.secret(&store.name).await? else { return Ok(()) };
-    let patch = KeyPatch::new().set(state::CAPVER, capver.to_string()).set(state::POD_UID, uid);
-    let patch = state::without_answered_request(patch, &secret, config.auth_key.as_ref());
+    let Some(secret) = store.cluster.secret(&store.name).await? else { return Ok(who) };
+    let patch = state::without_answered_request(who.clone(), &secret, config.auth_key.as_ref());
     match store.cluster.merge(&store.name, &patch.managed_by(FIELD_MANAGER)).await {
-        Err(Error::NotFound { .. }) => Ok(()),
-        merged => merged,
+        Ok(()) => Ok(KeyPatch::new()),
+        Err(Error::NotFound { .. }) => Ok(who),
+        Err(error) => Err(error),
     }
 }

@@ -1,11 +1,11 @@
-//! From tailscaled's socket to Running with an address, within 30 s. Pure.
+//! From tailscaled's socket to Running with an address, within 30 s of its having the settings. Pure.
 //!
 //! A refused login cuts the wait short, once it has stood for a moment. What only says that control cannot be reached
 //! never counts as a refusal: asking for a new key deletes the old device.
 
 use std::time::Instant;
 
-use super::{Action, CONFIRM, LOGIN_LIMIT, Level, Life, Phase};
+use super::{Action, CONFIRM, LOGIN_LIMIT, Level, Life, NotSubmitted, Phase, START_LIMIT, SUBMIT_AGAIN};
 use crate::boot::login_failure::is_transport_trouble;
 use crate::localapi::types::{State, Warning};
 use crate::node::{BusUpdate, LoginHealth};
@@ -21,6 +21,11 @@ pub struct LoggingIn {
     trouble: Option<String>,
     /// What was handed to the daemon.
     submitted: Submitted,
+    /// Whether the login that is being handed over is to replace an identity.
+    renew: bool,
+    /// When to try again to hand it over, and why that did not work.
+    again_at: Option<Instant>,
+    silent: Option<String>,
 }
 
 /// What the daemon has been given.
@@ -36,11 +41,25 @@ enum Submitted {
 
 impl LoggingIn {
     pub(super) fn new(now: Instant) -> Self {
-        Self { deadline: now + LOGIN_LIMIT, refused: None, trouble: None, submitted: Submitted::UnderWay }
+        Self {
+            deadline: now + START_LIMIT,
+            refused: None,
+            trouble: None,
+            submitted: Submitted::UnderWay,
+            renew: false,
+            again_at: None,
+            silent: None,
+        }
+    }
+
+    /// For an identity that does not work any more.
+    pub(super) fn renewing(now: Instant) -> Self {
+        Self { renew: true, ..Self::new(now) }
     }
 
     pub(super) fn next_deadline(&self) -> Instant {
-        self.refused.as_ref().map_or(self.deadline, |(since, _)| self.deadline.min(*since + CONFIRM))
+        let refused = self.refused.as_ref().map(|(since, _)| *since + CONFIRM);
+        refused.into_iter().chain(self.again_at).fold(self.deadline, Instant::min)
     }
 }
 
@@ -81,10 +100,27 @@ impl Life {
         self.renew_login(actions);
     }
 
-    pub(super) fn login_submitted(&mut self, keyed: bool, actions: &mut Vec<Action>) {
+    pub(super) fn login_submitted(&mut self, keyed: bool, now: Instant, actions: &mut Vec<Action>) {
         if let Phase::LoggingIn(login) = &mut self.phase {
             login.submitted = if keyed { Submitted::Key } else { Submitted::Settings };
+            login.deadline = now + LOGIN_LIMIT;
             self.renew_login(actions);
+        }
+    }
+
+    pub(super) fn login_not_submitted(&mut self, why: NotSubmitted, now: Instant, actions: &mut Vec<Action>) {
+        let Phase::LoggingIn(login) = &mut self.phase else { return };
+        match why {
+            NotSubmitted::Key(text) => self.login_failed(&text, actions),
+            NotSubmitted::Refused(text) => self.fail(format!("failed to start the node: {text}"), actions),
+            NotSubmitted::Silent(text) => {
+                login.again_at = Some(now + SUBMIT_AGAIN);
+                if login.silent.as_ref() != Some(&text) {
+                    let line = format!("tailscaled has not taken the settings yet: {text}");
+                    actions.push(Action::Log(Level::Warn, line));
+                    login.silent = Some(text);
+                }
+            }
         }
     }
 
@@ -94,13 +130,13 @@ impl Life {
             && self.known.state == Some(State::NeedsLogin)
             && login.submitted == Submitted::Settings
         {
-            login.submitted = Submitted::UnderWay;
+            (login.submitted, login.renew) = (Submitted::UnderWay, true);
             actions.push(Action::Login { renew: true });
         }
     }
 
     pub(super) fn login_tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let Phase::LoggingIn(login) = &self.phase else { return };
+        let Phase::LoggingIn(login) = &mut self.phase else { return };
         if let Some((since, text)) = &login.refused
             && now >= *since + CONFIRM
         {
@@ -108,7 +144,15 @@ impl Life {
             return self.login_failed(&text, actions);
         }
         if now < login.deadline {
+            if login.again_at.take_if(|at| now >= *at).is_some() {
+                actions.push(Action::Login { renew: login.renew });
+            }
             return;
+        }
+        if login.submitted == Submitted::UnderWay {
+            // It has not seen the key, so another one is no help.
+            let text = login.silent.take().unwrap_or_else(|| "tailscaled did not answer".to_owned());
+            return self.fail(format!("failed to start the node: {text}"), actions);
         }
         let state = self.known.state.map_or("unknown".to_owned(), |state| state.to_string());
         let limit = LOGIN_LIMIT.as_secs();

@@ -1,6 +1,6 @@
 //! The life of the node under `k8s-proxy` as a pure state machine: event in, actions out, time as an argument. Pure.
 //!
-//! [`Life::step`] performs no I/O; the shell  performs the [`Action`]s and reports how they went
+//! [`Life::step`] performs no I/O; the shell performs the [`Action`]s and reports how they went
 //! as further [`Event`]s, and asks [`Life::deadline`] when to send the next [`Event::Tick`]. The course is that of
 //! api-proxy.md 9.4: tailscaled, login within 30 s, what follows a login, and then staying up; 9.6 when the auth key
 //! does not work any more.
@@ -23,8 +23,11 @@ pub use reissue::Reissue;
 /// From tailscaled's start until it accepts connections.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// Until Running with an address (upstream's `tsnet.Up` in `cmd/k8s-proxy`).
+/// From having the settings until Running with an address (upstream's `tsnet.Up` in `cmd/k8s-proxy`).
 const LOGIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Between tries to hand the settings to a daemon that does not answer.
+const SUBMIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a refusal must stand before it is believed: tailscaled takes it back when its next try works.
 const CONFIRM: Duration = Duration::from_secs(2);
@@ -67,7 +70,7 @@ pub enum Event {
     Bus(BusUpdate),
     /// The settings were handed to the daemon, or could not be; and whether the auth key, or the request for a login,
     /// went with them.
-    LoginSubmitted(Result<bool, String>),
+    LoginSubmitted(Result<bool, NotSubmitted>),
     /// The config has changed in something that is brought about while running.
     ConfigChanged,
     /// What the config says was brought about, or not.
@@ -84,6 +87,17 @@ pub enum Event {
     Signal,
     /// [`Life::deadline`] has passed.
     Tick,
+}
+
+/// Why the settings were not handed to the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotSubmitted {
+    /// The auth key is of a kind that cannot be used here: another one helps.
+    Key(String),
+    /// The daemon says no to what the config says: nothing helps but another config.
+    Refused(String),
+    /// The daemon did not answer. Its store of a state Secret can take its time to open, and until then it is silent.
+    Silent(String),
 }
 
 /// What the shell shall do, in order; none of it blocks.
@@ -238,8 +252,8 @@ impl Life {
             Event::BusOpened => self.known.bus_lost = None,
             Event::Bus(update) => self.bus(&update, now, &mut actions),
             Event::Listening => self.listening(now, &mut actions),
-            Event::LoginSubmitted(Err(text)) => self.login_failed(&text, &mut actions),
-            Event::LoginSubmitted(Ok(keyed)) => self.login_submitted(keyed, &mut actions),
+            Event::LoginSubmitted(Ok(keyed)) => self.login_submitted(keyed, now, &mut actions),
+            Event::LoginSubmitted(Err(why)) => self.login_not_submitted(why, now, &mut actions),
             Event::ConfigChanged => self.apply(&mut actions),
             Event::Applied(outcome) => self.config_applied(outcome, now, &mut actions),
             Event::Serving(Ok(())) => self.known.served = true,
@@ -413,7 +427,7 @@ impl Life {
             return self.reissue(line, actions);
         }
         actions.push(Action::Log(Level::Warn, "tailscaled needs a login again".to_owned()));
-        self.phase = Phase::LoggingIn(LoggingIn::new(now));
+        self.phase = Phase::LoggingIn(LoggingIn::renewing(now));
         actions.push(Action::Login { renew: true });
     }
 

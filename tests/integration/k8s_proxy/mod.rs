@@ -157,11 +157,16 @@ fn user(rules: &Value) -> Value {
     })
 }
 
-/// Asks the proxy as the usual peer, through a PROXY header; the answer as it comes.
+/// Asks the proxy as the usual peer; the answer as it comes.
 async fn ask(addr: SocketAddr, path: &str) -> String {
+    ask_as(ANN, addr, path).await
+}
+
+/// Asks it as the peer at this address, through a PROXY header.
+async fn ask_as(peer: &str, addr: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(addr).await.expect("a connection");
     let request = format!("GET {path} HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n");
-    stream.write_all(&[&proxy_header(ANN)[..], request.as_bytes()].concat()).await.expect("sent");
+    stream.write_all(&[&proxy_header(peer)[..], request.as_bytes()].concat()).await.expect("sent");
     let mut answer = Vec::new();
     timeout(SOON, stream.read_to_end(&mut answer)).await.expect("an answer in time").expect("an answer");
     String::from_utf8_lossy(&answer).into_owned()

@@ -1,11 +1,14 @@
 //! From the config to a node that serves: tailscaled, login, state keys, serve config, health and metrics.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 use tailpod::sandbox::Fault;
+use tailpod::sandbox::apiserver::access::{Access, Rule, Subject};
 use tailpod::sandbox::apiserver::{Fault as ApiFault, Scope, Times};
 
-use super::{KEY, Stage, messages, service};
-use crate::support::{CAP, SOON, Scene, get, needs_login, node, running, state};
+use super::{ANN, KEY, Stage, ask, ask_as, messages, service, user};
+use crate::support::{CAP, NAMESPACE, SECRET, SOON, Scene, get, needs_login, node, running, state};
 
 #[tokio::test]
 async fn a_node_comes_up_and_serves() {
@@ -261,5 +264,83 @@ async fn a_node_that_leaves_running_is_unhealthy_until_it_is_back() {
     proxy.mentioned("Setting healthy false").await;
     stage.scene.daemon().notify(running());
     proxy.mentioned("tailscaled is Running again").await;
+    proxy.stops().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_tailscaled_makes_is_told_who_we_are_once_it_is_there() {
+    let stage = Stage::new([]).await;
+    stage.scene.api().delete_secret(NAMESPACE, SECRET);
+    let proxy = stage.start();
+    stage.called("POST", "start").await;
+    stage.scene.api().put_secret(NAMESPACE, SECRET, [("_machinekey", "m")]);
+    stage.come_up().await;
+    let data = stage.scene.stored(|data| data.contains_key("device_ips")).await;
+    assert_eq!((data["pod_uid"].as_str(), data["tailscale_capver"].as_str()), ("uid-1", CAP.to_string().as_str()));
+    assert_eq!((data["device_id"].as_str(), data["_machinekey"].as_str()), ("myID", "m"));
+    proxy.stops().await;
+}
+
+/// Its store of a Secret can take long to open; until then its LocalAPI is silent.
+#[tokio::test]
+async fn a_tailscaled_that_is_slow_to_answer_is_no_reason_for_a_new_key() {
+    let stage = Stage::new([]).await;
+    stage.scene.daemon().fail_next("status", Fault::Close);
+    let proxy = stage.start();
+    proxy.mentioned("tailscaled has not taken the settings yet").await;
+    assert_eq!(stage.called("POST", "start").await.json.unwrap()["AuthKey"], KEY);
+    stage.come_up().await;
+    proxy.mentioned("Setting healthy true").await;
+    assert!(!stage.scene.data().contains_key("reissue_authkey"));
+    proxy.stops().await;
+}
+
+#[tokio::test]
+async fn settings_that_tailscaled_refuses_end_it() {
+    let stage = Stage::new([]).await;
+    stage.scene.daemon().fail("start", Fault::Status(400, "invalid hostname".to_owned()));
+    let ended = stage.start().ends(1).await;
+    let said = messages(&ended.text());
+    assert!(said.last().unwrap().starts_with("failed to start the node: "), "{said:#?}");
+    assert!(said.last().unwrap().contains("invalid hostname"), "{said:#?}");
+    assert!(!stage.scene.data().contains_key("reissue_authkey"), "no key is to blame");
+}
+
+#[tokio::test]
+async fn a_peer_is_served_as_who_it_is() {
+    let stage = Stage::new([]).await;
+    let proxy = stage.up().await;
+    let api = SocketAddr::from(([127, 0, 0, 1], stage.api));
+    stage.scene.daemon().set_whois(ANN, user(&json!([{"impersonate": {"groups": ["readers"]}}])));
+    let access = Access::of_boot(NAMESPACE, SECRET).and(Rule::new("", &["users", "groups"], &["impersonate"]));
+    stage.scene.api().grant(Subject::from(stage.scene.sandbox.user()), access);
+    ask(api, "/api/v1/namespaces").await;
+    let asked = stage.scene.api().requests().pop().unwrap();
+    assert_eq!((asked.path.as_str(), asked.user.as_deref()), ("/api/v1/namespaces", Some("ann@example.com")));
+    let metrics = get(stage.health, "/metrics").await.body;
+    assert!(metrics.contains("\nk8s_auth_proxy_requests_proxied 1\n"), "{metrics}");
+    // A stranger is nobody, and goes nowhere.
+    let before = stage.scene.api().requests().len();
+    let answer = ask_as("100.64.0.66:1", api, "/api/v1/secrets").await;
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert_eq!(stage.scene.api().requests().len(), before);
+    proxy.stops().await;
+}
+
+#[tokio::test]
+async fn without_auth_nothing_is_added() {
+    let stage = Stage::new([]).await;
+    stage.configure(&json!({"apiServerProxy": {"mode": "noauth"}}));
+    let proxy = stage.up().await;
+    proxy.mentioned("API server proxy in noauth mode is listening on").await;
+    assert!(
+        stage.scene.daemon().serve_config().get("Services").is_none(),
+        "it is not enabled, and listens all the same"
+    );
+    let api = SocketAddr::from(([127, 0, 0, 1], stage.api));
+    stage.scene.daemon().set_whois(ANN, user(&json!([])));
+    ask(api, "/api/v1/namespaces").await;
+    let asked = stage.scene.api().requests().pop().unwrap();
+    assert_eq!((asked.path.as_str(), asked.user.as_deref()), ("/api/v1/namespaces", Some("system:anonymous")));
     proxy.stops().await;
 }
