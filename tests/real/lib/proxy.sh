@@ -11,6 +11,9 @@
 grants_of_kubernetes='tailscale.com/cap/kubernetes'
 service_domain=kube.lab.ts.net
 acme_env=() # lib/acme.sh
+proxy_env=() # what else the persona finds in its environment
+proxy_source= # where its config is, if not in $CASE/proxy.hujson
+proxy_prepare= # a command to run before it is started for the first time
 
 direct() { [ "$PERSONA" = direct ]; }
 
@@ -114,13 +117,35 @@ subjects: [{kind: ServiceAccount, name: proxy, namespace: $NS}]
 EOF
 }
 
-# proxy_config [JSON MEMBERS]: the persona's, and the original's.
+# proxy_config [JSON MEMBERS]: the persona's, and the original's. IN_PLACE=1 writes into the file that is there, which is
+# all that the original notices.
 proxy_config() {
   jq -n --arg url "$CONTROL" --arg host "$NS-proxy" --arg key "$(cat "$CASE/proxy.authkey")" --arg mode "$proxy_mode" "
     {version: \"v1alpha1\", authKey: \$key, serverURL: \$url, hostname: \$host, state: \"kube:proxy\", logLevel: \"info\",
      apiServerProxy: {enabled: true, mode: \$mode, serviceName: \"svc:kube\"}, advertiseServices: [\"svc:kube\"]} + {${1-}}" \
     >"$CASE/proxy.hujson.new"
-  mv "$CASE/proxy.hujson.new" "$CASE/proxy.hujson"
+  if [ -n "${IN_PLACE-}" ]; then
+    cat "$CASE/proxy.hujson.new" >"$CASE/proxy.hujson"
+  else
+    mv "$CASE/proxy.hujson.new" "$CASE/proxy.hujson"
+  fi
+}
+
+# service_secret: the certificate of the Service; or, where one is ordered, the place for it, which the operator makes.
+service_secret() {
+  if [ ${#acme_env[@]} = 0 ]; then
+    certificate "$service_domain" "$CASE/certs"
+    kubectl create secret tls "$service_domain" -n "$NS" --cert "$CASE/certs/$service_domain.crt" \
+      --key "$CASE/certs/$service_domain.key" >/dev/null
+  else
+    kubectl create -n "$NS" -f - >/dev/null <<EOF
+apiVersion: v1
+kind: Secret
+metadata: {name: $service_domain}
+type: kubernetes.io/tls
+data: {tls.crt: "", tls.key: ""}
+EOF
+  fi
 }
 
 # proxy_start [auth|noauth] [JSON MEMBERS]: brings the proxy up as Pod `proxy`, with its node.
@@ -132,19 +157,8 @@ proxy_start() {
   k8s-proxy)
     auth_key >"$CASE/proxy.authkey"
     proxy_config "${2-}"
-    if [ ${#acme_env[@]} = 0 ]; then
-      certificate "$service_domain" "$CASE/certs"
-      kubectl create secret tls "$service_domain" -n "$NS" --cert "$CASE/certs/$service_domain.crt" \
-        --key "$CASE/certs/$service_domain.key" >/dev/null
-    else # it has to be there: the operator makes it
-      kubectl create -n "$NS" -f - >/dev/null <<EOF
-apiVersion: v1
-kind: Secret
-metadata: {name: $service_domain}
-type: kubernetes.io/tls
-data: {tls.crt: "", tls.key: ""}
-EOF
-    fi
+    service_secret
+    "${proxy_prepare:-true}"
     proxy_run
     await 30 "the node of the proxy" is_node proxy
     await_said proxy "API server proxy in $proxy_mode mode is listening on"
@@ -179,8 +193,9 @@ proxy_run() {
   case $PERSONA in
   k8s-proxy)
     subject=("$LAB/bin/k8s-proxy")
-    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" TS_K8S_PROXY_CONFIG="$CASE/proxy.hujson" POD_NAME=proxy \
-      TS_NO_LOGS_NO_SUPPORT=true SSL_CERT_FILE="$CASE/ca.crt" TS_DEBUG_ACME_DIRECTORY_URL=https://127.0.0.1:9/dir "${acme_env[@]}"
+    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" POD_NAME=proxy \
+      TS_K8S_PROXY_CONFIG="${proxy_source:-$CASE/proxy.hujson}" TS_NO_LOGS_NO_SUPPORT=true SSL_CERT_FILE="$CASE/ca.crt" \
+      TS_DEBUG_ACME_DIRECTORY_URL=https://127.0.0.1:9/dir "${acme_env[@]}" "${proxy_env[@]}"
     ;;
   proxy-serve)
     subject=("$TAILPOD" proxy --mode "$proxy_mode" --proxy-protocol --service svc:kube
