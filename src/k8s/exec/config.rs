@@ -7,12 +7,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::error::CredentialError;
+use crate::secret::Secret;
 
 /// The API group of the plugin protocol.
 const GROUP: &str = "client.authentication.k8s.io";
 
 /// One plugin, as configured. Two equal ones share their credentials.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::k8s) struct Config {
     /// `client.authentication.k8s.io/v1` or `.../v1beta1`.
     pub(in crate::k8s) api_version: String,
@@ -20,8 +21,8 @@ pub(in crate::k8s) struct Config {
     pub(in crate::k8s) command: String,
     /// Its arguments.
     pub(in crate::k8s) args: Vec<String>,
-    /// Variables beside our own, in their order.
-    pub(in crate::k8s) env: Vec<(String, String)>,
+    /// Variables beside our own, in their order. Their values may be what the plugin logs in with.
+    pub(in crate::k8s) env: Vec<(String, Secret<String>)>,
     /// Whether it may talk to a person.
     pub(in crate::k8s) mode: Mode,
     /// What to say when it is missing.
@@ -51,7 +52,7 @@ pub(in crate::k8s) struct ClusterInfo {
 }
 
 /// `interactiveMode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// It gets no standard input.
     Never,
@@ -116,7 +117,7 @@ impl Config {
         };
         let mut env = Vec::new();
         for mut entry in written.env {
-            env.push((entry.remove("name").unwrap_or_default(), entry.remove("value").unwrap_or_default()));
+            env.push((entry.remove("name").unwrap_or_default(), entry.remove("value").unwrap_or_default().into()));
         }
         Ok(Self {
             api_version: version,
@@ -245,6 +246,15 @@ mod tests {
                 "{mode:?} {stdin:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_plugin_logs_in_with_is_not_shown() {
+        let entry = [("name", "PASSWORD"), ("value", "hush")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let written = Written { env: vec![BTreeMap::from(entry)], ..written("v1") };
+        let config = Config::new(written, Path::new("/"), None).unwrap();
+        assert_eq!(config.env[0].1.expose(), "hush");
+        assert!(!format!("{config:?}").contains("hush"));
     }
 
     #[test]
