@@ -8,14 +8,12 @@ use serde_json::{Value, json};
 use tailpod::sandbox::{Sandbox, SandboxOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use super::Scene;
+use crate::proxy::world::{ANN, World, proxy_header, user};
 use crate::support::{Answer, Boot, SOON, exchange, running};
 
-/// Where the peer calls from.
-const PEER: ([u8; 4], u16) = ([100, 64, 0, 9], 51000);
 /// Whom the API server has to see.
 pub(super) const USER: &str = "ann@example.com";
 /// A session of the peer that the API server upgrades.
@@ -34,20 +32,14 @@ pub(super) struct Door {
 pub(super) async fn sandbox() -> Sandbox {
     let sandbox = Sandbox::start(SandboxOptions::new(env!("CARGO_BIN_EXE_tailpod"))).await.unwrap();
     sandbox.daemon().notify(running());
-    let who = json!({
-        "Node": {"ID": 9, "StableID": "n9", "Name": "laptop.ts.net.", "User": 7},
-        "UserProfile": {"ID": 7, "LoginName": USER}, "CapMap": {},
-    });
-    sandbox.daemon().set_whois("100.64.0.9:51000", who);
+    sandbox.daemon().set_whois(ANN, user(USER, &json!({})));
     sandbox
 }
 
 /// Starts a proxy.
 pub(super) fn spawn(sandbox: &Sandbox, flags: &[&str], env: &[(&str, &str)]) -> Boot {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tailpod"));
-    command.args(["proxy", "-v", "--proxy-protocol", "--listen", "127.0.0.1:0", "--socket"]);
-    command.arg(sandbox.pod().backend()).args(flags);
-    command.env_clear().envs(sandbox.env()).envs(env.iter().copied()).kill_on_drop(true);
+    let mut command = World::command(sandbox, &[&["--proxy-protocol", "--listen", "127.0.0.1:0"], flags].concat());
+    command.envs(env.iter().copied());
     Boot::spawn(command)
 }
 
@@ -93,7 +85,7 @@ impl Door {
         let (headers, body) = more.split_once("\r\n\r\n").unwrap_or((more.trim_end(), ""));
         let headers = if headers.is_empty() { String::new() } else { format!("{headers}\r\n") };
         let text = format!("{request} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n{body}");
-        exchange(self.addr, &[proxy_header(), text.into_bytes()].concat()).await
+        exchange(self.addr, &[proxy_header(ANN), text.into_bytes()].concat()).await
     }
 
     /// The status of a GET.
@@ -106,7 +98,7 @@ impl Door {
         let upgrade = if path == EXEC { "Connection: Upgrade\r\nUpgrade: websocket\r\n" } else { "" };
         let text = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{upgrade}\r\n");
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
-        stream.write_all(&[proxy_header(), text.into_bytes()].concat()).await.unwrap();
+        stream.write_all(&[proxy_header(ANN), text.into_bytes()].concat()).await.unwrap();
         let mut first = vec![0; 4096];
         let count = tokio::time::timeout(SOON, stream.read(&mut first)).await.unwrap().unwrap();
         first.truncate(count);
@@ -124,14 +116,4 @@ pub(super) async fn asked_at_once(door: Door, count: usize, request: &'static st
     }
     let statuses = asking.join_all().await;
     (Arc::into_inner(door).unwrap(), statuses)
-}
-
-/// PROXY protocol, version 2: the peer.
-fn proxy_header() -> Vec<u8> {
-    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
-    header.extend(PEER.0);
-    header.extend([100, 64, 0, 2]);
-    header.extend(PEER.1.to_be_bytes());
-    header.extend(80_u16.to_be_bytes());
-    header
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tailpod::k8s::Cluster;
 use tailpod::k8s::egress::EnvProxies;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -201,7 +202,7 @@ pub(super) async fn proxy(
     (url, asks, tasks)
 }
 
-async fn connect_ask(client: &mut TcpStream) -> String {
+async fn connect_ask(client: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await.unwrap());
@@ -247,6 +248,31 @@ async fn the_clusters_proxy_leads_there_and_the_names_are_its_affair() {
             assert!(ask.contains("Proxy-Authorization: Basic dXNlcjpwYXNz\r\n") && !ask.contains("Bearer"), "{ask}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_proxy_may_be_reached_by_tls_and_is_then_a_matter_of_the_machines_authorities() {
+    let scene = Scene::new().await;
+    let machine = server::Authority::new();
+    let acceptor = machine.acceptor(&machine.sign("127.0.0.1", None));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut cluster = scene.cluster();
+    cluster["proxy-url"] = json!(format!("https://user:pass@{}", listener.local_addr().unwrap()));
+    let path = scene.kubeconfig(&cluster, &json!({"token": "t"}));
+    let mut surroundings = surroundings();
+    surroundings.ca_bundle = Some(scene.write("machine.pem", &machine.pem));
+    let upstream = open(&path, &surroundings).await.unwrap();
+    let relay = async {
+        let mut client = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let ask = connect_ask(&mut client).await;
+        let mut server = TcpStream::connect(scene.server.addr).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        ask
+    };
+    let (status, ask) = tokio::join!(status(&upstream, "/api"), relay);
+    assert_eq!(status, Ok(200));
+    assert!(ask.starts_with(&format!("CONNECT {} HTTP/1.1\r\n", scene.server.addr)), "{ask}");
+    assert!(!ask.contains("Bearer"), "{ask}");
 }
 
 #[tokio::test]

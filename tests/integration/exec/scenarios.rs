@@ -101,14 +101,17 @@ async fn scenario_05_the_plugin_is_told_about_the_cluster() {
         "config": {"audience": "a", "n": [1, null]},
     });
     let expected = json!({"kind": "ExecCredential", "apiVersion": V1, "spec": {"cluster": told, "interactive": false}});
-    assert_eq!(scene.runs(), [expected]);
+    inspect(&scene, &[]).await;
+    assert_eq!(scene.runs(), [expected.clone(), expected], "and the built binary says the same");
+    let heads = scene.server.heads();
+    assert!(heads[0].starts_with("GET /prefix/api/v1/namespaces/ns/secrets/s "), "{heads:?}");
     assert_eq!(status(&upstream, "/api").await, Ok(200), "tls-server-name is what is verified");
 
     exec["args"] = json!([scene.path("plugin.sh"), "another"]);
     let upstream = scene.open(&scene.cluster(), &json!({"exec": exec})).await.unwrap();
     token(&upstream).await.unwrap();
-    assert_eq!(scene.runs()[1]["spec"]["cluster"]["config"], Value::Null);
-    assert!(scene.runs()[1]["spec"]["cluster"].as_object().unwrap().contains_key("config"));
+    assert_eq!(scene.runs()[2]["spec"]["cluster"]["config"], Value::Null);
+    assert!(scene.runs()[2]["spec"]["cluster"].as_object().unwrap().contains_key("config"));
 }
 
 #[tokio::test]
@@ -159,6 +162,15 @@ async fn scenario_07_answers_are_checked() {
         exec["env"] = json!([{"name": "CASE", "value": index.to_string()}]);
         let upstream = scene.open(&scene.cluster(), &json!({"exec": exec})).await.unwrap();
         assert_eq!(token(&upstream).await.as_deref(), expected.map_err(str::to_owned).as_ref().map(|text| *text));
+        let before = scene.server.heads().len();
+        let (_, said) = inspect(&scene, &[]).await;
+        match expected {
+            Ok(_) => assert!(scene.server.heads()[before].contains("authorization: Bearer from-yaml\r\n")),
+            Err(error) => {
+                assert!(said.contains(&format!("getting credentials: {error}\n")), "{said}");
+                assert_eq!(scene.server.heads().len(), before, "nothing is sent");
+            }
+        }
     }
 }
 

@@ -56,6 +56,24 @@ impl Authority {
         let made = params.signed_by(&key, &self.issuer).unwrap();
         Pair { chain: made.pem(), key: key.serialize_pem(), der: made.der().clone() }
     }
+
+    /// For a server that is this leaf, to clients with or without a certificate of ours.
+    pub(super) fn acceptor(&self, leaf: &Pair) -> TlsAcceptor {
+        use rustls::pki_types::pem::PemObject as _;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.der.clone()).unwrap();
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients.allow_unauthenticated().build().unwrap())
+            .with_single_cert(vec![leaf.der.clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
 }
 
 /// What one connection has been.
@@ -91,20 +109,8 @@ impl Server {
         Self::start_as(authority, &name).await
     }
 
-    pub(super) async fn start_as(authority: Authority, leaf: &Pair) -> Self {
-        use rustls::pki_types::pem::PemObject as _;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(authority.der.clone()).unwrap();
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(clients.allow_unauthenticated().build().unwrap())
-            .with_single_cert(vec![leaf.der.clone()], key)
-            .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    async fn start_as(authority: Authority, leaf: &Pair) -> Self {
+        let acceptor = authority.acceptor(leaf);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -113,7 +119,7 @@ impl Server {
             held: watch::channel(false).0,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), Arc::clone(&state)));
+        tasks.spawn(accept(listener, acceptor, Arc::clone(&state)));
         Self { addr, authority, state, _tasks: tasks }
     }
 

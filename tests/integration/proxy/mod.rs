@@ -19,4 +19,4 @@ mod tls;
 mod upgrade;
 mod upstream;
 mod watch;
-mod world;
+pub(crate) mod world;
