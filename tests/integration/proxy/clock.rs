@@ -9,10 +9,10 @@ use tailpod::sandbox::tls::{issue, issue_for};
 use tailpod::settings::KubeAccess;
 
 use super::inside::{Inside, pass};
-use super::tls::{NODE, trusts};
+use super::tls::{NODE, known, trusts};
 use super::upstream::Step;
 use super::watch::{WATCH, watch};
-use super::world::{ANN, CAPABILITY, World, get, user};
+use super::world::{ANN, CAPABILITY, Client, World, get, user};
 use crate::support::SOON;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -188,6 +188,21 @@ async fn with_certificate(pem: &str) -> Inside {
     let path = sandbox.pod().write("etc/upstream", upstream.kubeconfig("", "t")).unwrap();
     let access = KubeAccess::Kubeconfig { path, context: None };
     Inside::with(sandbox, upstream, &access, ClientAddress::Peer, Tls::Tailscale).await
+}
+
+#[tokio::test]
+async fn a_handshake_takes_ten_seconds_at_most() {
+    let proxy = with_certificate(&issue(&[NODE]).unwrap().pem).await;
+    let mut silent = Client::new(known(proxy.daemon(), proxy.addr).await);
+    proxy.daemon().await_count("GET whois", 1, SOON).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    pass(9 * SECOND).await;
+    // Not a whole hello.
+    silent.send([22, 3, 1]).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    pass(2 * SECOND).await;
+    assert_eq!(silent.rest().await, b"");
+    proxy.stop().await;
 }
 
 #[tokio::test]

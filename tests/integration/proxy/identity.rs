@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tailpod::sandbox::Fault;
 
+use super::watch::{WATCH, watch};
 use super::world::{ANN, CAPABILITY, TOKEN, World, get, tagged, user};
 
 const LEGACY: &str = "https://tailscale.com/cap/kubernetes";
@@ -224,9 +225,15 @@ async fn a_change_of_the_netmap_is_seen_on_the_same_connection_at_once() {
 #[tokio::test]
 async fn tailscaled_gone_means_no_and_comes_back_by_itself() {
     let world = World::start(&[]).await;
+    world.upstream.script(watch(1));
+    let mut watching = world.client().await;
+    watching.send(get(WATCH)).await;
+    watching.head().await;
+    world.grant(&json!([{"impersonate": {"groups": ["before"]}}]));
     let mut client = world.client().await;
-    world.daemon().fail("whois", Fault::Close);
-    world.daemon().notify(json!({"PeersChanged": [{"ID": 9}]}));
+    client.send(get("/api")).await;
+    assert_eq!(client.answer().await.status, 200);
+    world.daemon().fail("*", Fault::Close);
     world.daemon().close_watches();
     loop {
         client.send(get("/api")).await;
@@ -236,13 +243,24 @@ async fn tailscaled_gone_means_no_and_comes_back_by_itself() {
             break;
         }
     }
+    // From now on nothing passes, on old connections and on new ones; what has begun goes on.
     let before = world.upstream.seen().len();
-    client.send(get("/api")).await;
-    assert_eq!(client.answer().await.status, 500);
+    for _ in 0..3 {
+        client.send("POST /api HTTP/1.1\r\nHost: h\r\nAccept: application/json\r\nContent-Length: 0\r\n\r\n").await;
+        client.answer().await.is_status(500, "failed to authenticate caller");
+        world.get("/api").await.is_status(500, "failed to authenticate caller");
+    }
     assert_eq!(world.upstream.seen().len(), before);
+    world.upstream.go_on();
+    watching.until(b"event\n\r\n").await;
+    // Back, it is asked: what it said before it went is forgotten.
+    world.grant(&json!([{"impersonate": {"groups": ["after"]}}]));
     world.daemon().heal();
     client.send(get("/api")).await;
     assert_eq!(client.answer().await.status, 200);
+    assert_eq!(world.upstream.request(before).await.all("impersonate-group"), ["after"]);
+    let ended = world.stops().await;
+    assert!(ended.mentions("cannot ask tailscaled who"), "{}", ended.text());
 }
 
 #[tokio::test]

@@ -179,3 +179,25 @@ async fn whoever_does_not_read_costs_no_memory() {
     drop(pushed);
     assert_eq!(world.get("/api").await.status, 200);
 }
+
+/// A peer that lost its network says nothing: the kernel has to ask.
+#[tokio::test]
+async fn a_client_that_is_silent_is_probed() {
+    let world = World::start(&[]).await;
+    world.upstream.script([say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), Step::Drain]);
+    let mut watching = world.client().await;
+    watching.send(get("/api/v1/pods?watch=1")).await;
+    watching.head().await;
+    let port = |addr: std::net::SocketAddr| format!(":{:04X}", addr.port());
+    let (ours, theirs) = (port(world.addr), port(watching.stream.local_addr().unwrap()));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut timers = fields
+        .filter(|fields| fields.get(1).is_some_and(|addr| addr.ends_with(&ours)))
+        .filter(|fields| fields.get(2).is_some_and(|addr| addr.ends_with(&theirs)))
+        .filter_map(|fields| fields.get(5).map(|timer| (*timer).to_owned()));
+    let timer = timers.next().expect("the proxy's end");
+    // Kind and time left, in hundredths of a second: 02 is keep-alive.
+    let left = timer.strip_prefix("02:").and_then(|left| u64::from_str_radix(left, 16).ok());
+    assert!(left.is_some_and(|left| left <= 3_000), "{timer}");
+}

@@ -45,6 +45,29 @@ async fn each_request_is_one_line_of_json_that_says_who_as_whom_what_and_how_it_
 }
 
 #[tokio::test]
+async fn a_refusal_says_who_was_refused_what_and_why() {
+    let world = World::start(&["--log-format", "json"]).await;
+    world.grant(&json!([{"enforceRecorder": true}]));
+    world.get("/api/v1/namespaces/web/secrets/key").await.is_status(403, "forbidden");
+    let lines = log(world).await;
+    let line = lines.iter().find(|line| line["reason"] == "no-recorder").unwrap_or_else(|| panic!("{lines:?}"));
+    for (name, value) in [
+        ("level", json!("info")),
+        ("client", json!("100.64.0.9:51000")),
+        ("node", json!("laptop.ts.net")),
+        ("who", json!("ann@example.com")),
+        ("verb", json!("get")),
+        ("resource", json!("secrets")),
+        ("namespace", json!("web")),
+        ("name", json!("key")),
+        ("status", json!(403)),
+    ] {
+        assert_eq!(line[name], value, "{name} of {line}");
+    }
+    assert!(line["message"].as_str().is_some_and(|message| message.starts_with("refused: forbidden")), "{line}");
+}
+
+#[tokio::test]
 async fn a_session_has_its_line_when_it_ends_and_so_has_what_the_proxy_cut_off() {
     let world = World::start(&["--log-format", "json"]).await;
     let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::upstream::Step;
-use super::world::{TOKEN, World, get};
-use crate::support::{self, Boot};
+use super::world::{ANN, TOKEN, World, get};
+use crate::support::{self, Boot, SOON};
 
 fn say(text: &str) -> Step {
     Step::Say(text.as_bytes().to_vec())
@@ -65,6 +66,57 @@ async fn health_and_metrics_are_served_beside() {
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
+}
+
+#[tokio::test]
+async fn everything_that_happens_is_counted_once() {
+    let port = support::free_port();
+    let world = World::start(&["--local-addr", &format!("127.0.0.1:{port}")]).await;
+    let counted = async |line: &str| {
+        let begun = Instant::now();
+        // The stream's end takes a moment to be noticed.
+        while !support::get(port, "/metrics").await.body.lines().any(|found| found == line) {
+            assert!(begun.elapsed() < SOON, "{line} is not in\n{}", support::get(port, "/metrics").await.body);
+        }
+    };
+    let exec = "/api/v1/namespaces/n/pods/p/exec";
+    let upgrade = format!(
+        "POST {exec} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\r\n"
+    );
+    // A session, while it lasts.
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n";
+    world.upstream.script([say(switching), Step::Echo]);
+    let mut session = world.client().await;
+    session.send(&upgrade).await;
+    session.head().await;
+    counted("tailpod_proxy_active_sessions 1").await;
+    counted("tailpod_proxy_connections 1").await;
+    counted("tailpod_proxy_request_duration_seconds_count{verb=\"create\"} 1").await;
+    drop(session);
+    counted("tailpod_proxy_active_sessions 0").await;
+    counted("tailpod_proxy_connections 0").await;
+    // A recorder that may fail: the session passes, its recording was attempted, and that it passed is counted.
+    world.grant(&json!([{"recorderAddrs": ["100.64.0.3:80"]}]));
+    world.ask(&upgrade).await;
+    counted("k8s_auth_proxy_session_recordings_attempted 1").await;
+    counted("k8s_auth_proxy_api_request_event_recording_attempted 0").await;
+    // One that must not.
+    world.grant(&json!([{"enforceRecorder": true, "recorderAddrs": ["100.64.0.3:80"]}]));
+    assert_eq!(world.ask(&upgrade).await.status, 403);
+    counted("k8s_auth_proxy_session_recordings_attempted 2").await;
+    counted("k8s_auth_proxy_session_recordings_uploaded 0").await;
+    world.daemon().set_whois(ANN, json!({"Node": {}}));
+    assert_eq!(world.get("/api").await.status, 500);
+    counted("k8s_auth_proxy_requests_proxied 2").await;
+    let metrics = support::get(port, "/metrics").await.body;
+    let total = |name: &str| -> u64 {
+        let lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.rsplit(' ').next()?.parse::<u64>().ok());
+        lines.sum()
+    };
+    assert_eq!(total("tailpod_proxy_refused_total{"), 2, "{metrics}");
+    assert_eq!(total("tailpod_proxy_unrecorded_sessions_total{"), 1, "{metrics}");
+    // No client makes up labels.
+    assert!(!metrics.contains("100.64") && !metrics.contains("ann@"), "{metrics}");
 }
 
 #[tokio::test]

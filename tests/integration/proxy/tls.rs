@@ -27,7 +27,7 @@ struct Hello<'a> {
 }
 
 /// A connection from a loopback port that tailscaled knows, as in userspace mode.
-async fn known(daemon: &Daemon, proxy: SocketAddr) -> TcpStream {
+pub(super) async fn known(daemon: &Daemon, proxy: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = socket.local_addr().unwrap();
