@@ -1,4 +1,6 @@
 //! The requests with bad intentions of tests/fixtures/proxy/hostile.txt, byte for byte through the front door.
+//!
+//! What a real tailnet can send of it goes to the real API server, too: tests/real/cases/proxy_hostile.sh.
 
 use std::sync::LazyLock;
 
@@ -166,7 +168,9 @@ impl Case {
                         return Err(format!("answered {status}, want {code}: {body}"));
                     }
                     let is_ours = serde_json::from_str(&body).is_ok_and(|body: Value| {
-                        body["kind"] == "Status" && body["code"].as_u64() == code.parse().ok() && body["message"] != ""
+                        body["kind"] == "Status"
+                            && body["code"].as_u64() == code.parse().ok()
+                            && body["message"].as_str().is_some_and(|message| !message.is_empty())
                     });
                     if code != "200" && !is_ours {
                         return Err(format!("no Status: {body}"));
