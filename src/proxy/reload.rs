@@ -38,9 +38,10 @@ pub(super) fn warn(warnings: &[String]) {
     }
 }
 
-/// Has the process log as much as the config says.
+/// Has the process log as much as the config says, if it does.
 pub(super) fn set_level(config: &Config) {
-    telemetry::set_level(match config.log_level {
+    let Some(level) = config.log_level else { return };
+    telemetry::set_level(match level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Warn => LevelFilter::WARN,

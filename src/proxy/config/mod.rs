@@ -32,8 +32,8 @@ pub struct Config {
     pub auth_key: Option<Secret<String>>,
     /// `State`: where tailscaled keeps its identity, as its `--state` takes it.
     pub state: Option<String>,
-    /// `LogLevel`
-    pub log_level: LogLevel,
+    /// `LogLevel`; unset is info (upstream's documentation says so, its code debug).
+    pub log_level: Option<LogLevel>,
     /// `App`
     pub app: Option<String>,
     /// `ServerURL`
@@ -72,12 +72,11 @@ pub struct ApiServer {
 }
 
 /// `LogLevel`: zap's names, as far as we tell them apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
     /// `debug`
     Debug,
-    /// `info`, and what an unset one means (upstream's documentation says so, its code debug).
-    #[default]
+    /// `info`
     Info,
     /// `warn`
     Warn,
@@ -141,7 +140,7 @@ impl Default for Config {
         Self {
             auth_key: None,
             state: None,
-            log_level: LogLevel::default(),
+            log_level: None,
             app: None,
             server_url: None,
             local_addr: None,

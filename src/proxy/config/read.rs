@@ -81,7 +81,7 @@ impl Reader<'_> {
         Ok(Config {
             auth_key: self.filled(&object, "AuthKey")?.map(Secret::new),
             state: self.filled(&object, "State")?,
-            log_level: self.one(&object, "LogLevel", log_level)?.unwrap_or_default(),
+            log_level: self.one(&object, "LogLevel", log_level)?.flatten(),
             app: self.filled(&object, "App")?,
             server_url: self.filled(&object, "ServerURL")?,
             local_addr: self.one(&object, "LocalAddr", local_addr)?.flatten(),
@@ -247,14 +247,17 @@ fn as_text(value: &Value) -> Option<String> {
     }
 }
 
-fn log_level(text: &str) -> Result<LogLevel, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "debug" => Ok(LogLevel::Debug),
-        "info" | "" => Ok(LogLevel::Info),
-        "warn" => Ok(LogLevel::Warn),
-        "error" | "dpanic" | "panic" | "fatal" => Ok(LogLevel::Error),
-        _ => Err(format!("is {text:?}; it must be debug, info, warn or error")),
-    }
+/// `None` for an empty text.
+fn log_level(text: &str) -> Result<Option<LogLevel>, String> {
+    let level = match text.to_ascii_lowercase().as_str() {
+        "" => return Ok(None),
+        "debug" => LogLevel::Debug,
+        "info" => LogLevel::Info,
+        "warn" => LogLevel::Warn,
+        "error" | "dpanic" | "panic" | "fatal" => LogLevel::Error,
+        _ => return Err(format!("is {text:?}; it must be debug, info, warn or error")),
+    };
+    Ok(Some(level))
 }
 
 fn mode(text: &str) -> Result<Mode, String> {

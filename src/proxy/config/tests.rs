@@ -51,7 +51,7 @@ fn a_full_config_reads() {
     let config = config(text);
     assert_eq!(config.auth_key.as_ref().map(|key| key.expose().as_str()), Some("tskey-auth-kX-y"));
     assert_eq!(config.state_secret(), Some("apis-0"));
-    assert_eq!((config.log_level, config.local_port), (LogLevel::Warn, 9003));
+    assert_eq!((config.log_level, config.local_port), (Some(LogLevel::Warn), 9003));
     assert_eq!(config.local_addr, Some("::1".parse().unwrap()));
     assert!(config.metrics && config.health && config.accept_routes == Some(false));
     assert_eq!(
@@ -67,7 +67,7 @@ fn a_full_config_reads() {
 #[test]
 fn what_is_not_said_has_its_default() {
     let bare = config(r#"{"version":"v1alpha1"}"#);
-    assert_eq!((bare.log_level, bare.local_port, bare.api_server.mode), (LogLevel::Info, 9002, Mode::Auth));
+    assert_eq!((bare.log_level, bare.local_port, bare.api_server.mode), (None, 9002, Mode::Auth));
     assert!(!bare.metrics && !bare.health && bare.served().is_none() && bare.state_secret().is_none());
     let nulls = r#"{"version":"v1alpha1","authKey":null,"localPort":null,"acceptRoutes":null,"logLevel":null,
         "advertiseServices":null,"apiServerProxy":null,"staticEndpoints":null,"hostname":""}"#;

@@ -1,7 +1,7 @@
 //! The one way out (api-proxy.md 9.9).
 //!
 //! Withdraw the Services and go on serving while peers fail over; let requests in flight finish and close what is left;
-//! stop tailscaled; close health last. A second signal ends the first wait.
+//! stop tailscaled; close health last. Each further signal ends the wait that is under way.
 
 use std::time::Duration;
 
@@ -24,8 +24,12 @@ pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals) {
     if shell.daemon.is_some() && shell.life.is_connected() {
         fail_over(&shell.api, Ownership::Whole, shell.context.settings.withdraw_wait, signals).await;
     }
-    for unclean in shell.proxy.stop(PROXY_GRACE).await {
-        tracing::debug!("{unclean}");
+    tokio::select! {
+        unclean = shell.proxy.stop(PROXY_GRACE) => for task in unclean {
+            tracing::debug!("{task}");
+        },
+        // Whoever asks again means it.
+        signal = signals.next() => tracing::info!("{signal}: closing what is still open"),
     }
     shell.root.cancel();
     shell.errands.abort_all();

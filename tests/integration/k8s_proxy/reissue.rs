@@ -89,3 +89,14 @@ async fn a_stop_while_waiting_for_a_key_is_a_stop() {
     assert_eq!(stage.scene.data()["reissue_authkey"], KEY);
     assert_eq!(stage.scene.data()["_machinekey"], "m");
 }
+
+#[tokio::test]
+async fn a_key_that_never_comes_ends_it() {
+    let stage = registered().await;
+    let mut proxy = stage.start_with(&[("TAILPOD_REISSUE_TIMEOUT", "100ms")]);
+    stage.scene.notify(login_warning("key expired")).await;
+    let ended = proxy.ends(1).await;
+    let said = messages(&ended.text());
+    assert!(said.last().unwrap().starts_with("failed to get a reissued authkey: "), "{said:#?}");
+    assert_eq!(stage.scene.data()["_machinekey"], "m", "the identity stays");
+}

@@ -344,3 +344,33 @@ async fn without_auth_nothing_is_added() {
     assert_eq!((asked.path.as_str(), asked.user.as_deref()), ("/api/v1/namespaces", Some("system:anonymous")));
     proxy.stops().await;
 }
+
+#[tokio::test]
+async fn health_and_metrics_are_served_where_and_if_the_config_says() {
+    let stage = Stage::new([]).await;
+    stage.configure(&json!({"localAddr": "127.0.0.1", "metricsEnabled": null}));
+    let proxy = stage.start_with(&[("POD_IP", "")]);
+    stage.come_up().await;
+    proxy.mentioned(&format!("Running healthcheck endpoint at 127.0.0.1:{}/healthz", stage.health)).await;
+    proxy.mentioned("Setting healthy true").await;
+    assert_eq!((get(stage.health, "/healthz").await.status, get(stage.health, "/metrics").await.status), (200, 404));
+    proxy.stops().await;
+    stage.configure(&json!({"metricsEnabled": false, "healthCheckEnabled": false}));
+    let proxy = stage.start();
+    stage.scene.daemon().await_running(2, SOON).await.unwrap();
+    stage.come_up().await;
+    proxy.mentioned("API server proxy in auth mode is listening on").await;
+    assert_eq!(proxy.listening_ports(), [stage.api]);
+    proxy.stops().await;
+}
+
+#[tokio::test]
+async fn the_config_may_be_named_on_the_command_line() {
+    let stage = Stage::new([]).await;
+    let (file, listen) = (stage.file().display().to_string(), format!("127.0.0.1:{}", stage.api));
+    let args = ["--config", &file, "--listen", &listen, "--mode", "noauth"];
+    let proxy = stage.scene.start("k8s-proxy", &args, &[("TS_K8S_PROXY_CONFIG", "/nowhere")]);
+    stage.come_up().await;
+    proxy.mentioned("API server proxy in auth mode is listening on").await;
+    assert!(proxy.stops().await.mentions("--mode has no effect here: the config says it"));
+}

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tailpod::sandbox::Fault;
+use tailpod::sandbox::apiserver::access::{Access, Rule, Subject};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use super::{Stage, messages};
-use crate::support::{SOON, get};
+use super::{ANN, Stage, messages, proxy_header, user};
+use crate::support::{NAMESPACE, SECRET, SOON, get};
 
 #[tokio::test]
 async fn services_are_withdrawn_and_served_on_for_a_while() {
@@ -81,4 +84,38 @@ async fn a_signal_before_anything_is_there_ends_it_at_once() {
     proxy.mentioned("logging in").await;
     proxy.stops().await;
     stage.scene.daemon().await_stopped(SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn each_further_signal_ends_the_wait_under_way() {
+    let stage = Stage::new([]).await;
+    let mut proxy = stage.start_with(&[("TAILPOD_WITHDRAW_WAIT", "1h")]);
+    stage.come_up().await;
+    proxy.mentioned("Setting healthy true").await;
+    stage.prefs(|prefs| prefs["AdvertiseServices"] == json!(["svc:prod-api"])).await;
+    let access = Access::of_boot(NAMESPACE, SECRET).and(Rule::new("", &["users"], &["impersonate"]));
+    stage.scene.api().grant(Subject::from(stage.scene.sandbox.user()), access);
+    let access = Access::default().and(Rule::new("", &["secrets"], &["list", "watch"]));
+    stage.scene.api().grant(Subject::User("ann@example.com".to_owned()), access);
+    stage.scene.daemon().set_whois(ANN, user(&json!([])));
+    let mut watch = TcpStream::connect(("127.0.0.1", stage.api)).await.unwrap();
+    let request = "GET /api/v1/namespaces/default/secrets?watch=1 HTTP/1.1\r\nHost: proxy\r\n\r\n";
+    watch.write_all(&[&proxy_header(ANN)[..], request.as_bytes()].concat()).await.unwrap();
+    let mut head = [0; 12];
+    watch.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+
+    proxy.signal(Signal::SIGTERM);
+    proxy.mentioned("serving on for").await;
+    // Peers may still come: a new watch is an hour's work, and nobody has been sent away.
+    proxy.signal(Signal::SIGTERM);
+    proxy.mentioned("second signal (SIGTERM): not waiting any longer").await;
+    let begin = Instant::now();
+    proxy.signal(Signal::SIGTERM);
+    let ended = proxy.ends(0).await;
+    assert!(ended.mentions("SIGTERM: closing what is still open"), "{}", ended.text());
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    let mut rest = Vec::new();
+    let _ = watch.read_to_end(&mut rest).await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "a watch that was cut must not look complete");
 }
