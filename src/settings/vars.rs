@@ -160,7 +160,7 @@ variables! {
     TS_BOOT_TIMEOUT, Process, Rule::Duration, "60s", "Deadline for reaching `Running`.";
     TAILPOD_LOGIN_TIMEOUT, Process, Rule::Duration, "10m", "How long `tailpod boot` waits for a human to log in or approve.";
     TAILPOD_REISSUE_TIMEOUT, Process, Rule::Duration, "10m", "How long to wait for a reissued auth key.";
-    TAILPOD_WITHDRAW_WAIT, Process, Rule::Duration, "20s", "`k8s-proxy`: how long to go on serving after its Services were withdrawn, so that peers fail over.";
+    TAILPOD_WITHDRAW_WAIT, Process, Rule::Duration, "20s", "`proxy`: how long to go on serving after its Services were withdrawn, so that peers fail over.";
     TAILPOD_STRICT, Process, Rule::Bool, "false", "`tailpod boot` refuses to start on what is otherwise only warned about.";
     TAILPOD_TERMINATION_LOG, Process, Rule::TextOrUnset, "/dev/termination-log", "File for the last words that Kubernetes shows; empty for none.";
 
