@@ -373,4 +373,10 @@ async fn the_config_may_be_named_on_the_command_line() {
     stage.come_up().await;
     proxy.mentioned("API server proxy in auth mode is listening on").await;
     assert!(proxy.stops().await.mentions("--mode has no effect here: the config says it"));
+    // And the environment is enough for `tailpod proxy` too.
+    let proxy = stage.scene.start("tailpod", &["proxy", "--listen", &listen], &[]);
+    stage.scene.daemon().await_running(2, SOON).await.unwrap();
+    stage.come_up().await;
+    proxy.mentioned("API server proxy in auth mode is listening on").await;
+    proxy.stops().await;
 }

@@ -1,6 +1,7 @@
 # The operator's repair of a proxy, whole: a dead key, the request for another in the Secret, the new key in the config,
 # an orderly end without the old identity, a start that works.
 # personas: k8s-proxy
+# original: no, with POD_UID it looks the API server up by name only, and there is no cluster DNS here
 . "$HERE/proxy.sh"
 proxy_env=(POD_UID=uid-1)
 proxy_mode=auth

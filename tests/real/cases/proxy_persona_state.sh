@@ -1,6 +1,7 @@
 # What the operator reads in the state Secret and asks of the Pod: who we are, the device, health and metrics; and the
 # same device after a restart.
 # personas: k8s-proxy
+# original: no, with POD_UID it looks the API server up by name only, and there is no cluster DNS here
 . "$HERE/proxy.sh"
 port=$(lab_port)
 no_request() { ! secret_has proxy reissue_authkey; }
