@@ -18,7 +18,7 @@ use super::program;
 use crate::doctor::finding;
 use crate::manifests::permissions;
 use crate::settings::vars;
-use crate::statesecret::findings;
+use crate::statesecret::code;
 
 /// A file to write, relative to the repository.
 #[derive(Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ pub fn readme(readme: &str, definition: &Command) -> Result<String, ReadmeError>
         ("settings", vars::markdown_table()),
         ("permissions", permissions::markdown_table()),
         ("checks", finding::markdown_table()),
-        ("secret findings", findings::markdown_table()),
+        ("secret findings", code::markdown_table()),
         ("exit codes", exit_codes()),
     ];
     let mut text = readme.to_owned();

@@ -137,7 +137,7 @@ fn of_key(about: impl Fn(Happening) -> Event, difference: Difference, new: &Stat
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::inspect::testing::secret;
+    use super::super::testing::secret;
     use super::*;
 
     fn shown(differences: &[Difference]) -> Vec<String> {

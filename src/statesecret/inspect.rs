@@ -5,12 +5,12 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::FullName;
 use super::glimpse::{self, Glimpse};
 use super::owners::{self, Foreign};
 use super::profiles::{self, Profile};
+use super::proxied::{self, Proxied};
 use crate::k8s::pods::PodSummary;
 use crate::k8s::state::{self, StateSecret, Writer};
 use crate::settings::capver;
@@ -197,28 +197,6 @@ pub struct Reissue {
     pub answered: bool,
 }
 
-/// The status of a proxy for several services.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Proxied {
-    /// Addresses of the Pod that it was written for.
-    pub pod_ips: Vec<String>,
-    /// The services.
-    pub services: Vec<Service>,
-}
-
-/// One service of a proxy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Service {
-    /// Its name.
-    pub name: String,
-    /// Where it leads: a tailnet name or address, or addresses in the cluster.
-    pub target: String,
-    /// Its ports (egress).
-    pub ports: usize,
-}
-
 /// One key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -293,8 +271,8 @@ pub fn inspect(at: &FullName, secret: &StateSecret, known: &Known) -> Inspection
         auth_key: secret.data.get(state::AUTHKEY).map(|key| glimpse::auth_key_name(key)),
         reissue: reissue(secret, known.now),
         https_endpoint: text(secret, state::HTTPS_ENDPOINT),
-        egress: secret.data.get(state::EGRESS_SERVICES).map(|status| egress(status)),
-        ingress: secret.data.get(state::INGRESS_CONFIG).map(|status| ingress(status)),
+        egress: secret.data.get(state::EGRESS_SERVICES).map(|status| proxied::egress(status)),
+        ingress: secret.data.get(state::INGRESS_CONFIG).map(|status| proxied::ingress(status)),
         keys: secret.data.iter().map(|(name, value)| key(secret, name, value)).collect(),
         foreign: owners::foreign(secret),
         unreadable,
@@ -363,42 +341,6 @@ pub fn age(time: &str, now: Timestamp) -> Option<i64> {
     Some(now.as_second().saturating_sub(time.as_second()).max(0))
 }
 
-/// `egress-services`, upstream's `kube/egressservices` (`Status`).
-fn egress(status: &[u8]) -> Proxied {
-    let status = document(status);
-    let services = status["services"].as_object().into_iter().flatten().map(|(name, service)| {
-        let target = &service["tailnetTarget"];
-        let named = ["fqdn", "ip"].into_iter().find_map(|kind| target[kind].as_str().filter(|text| !text.is_empty()));
-        Service {
-            name: name.clone(),
-            target: named.unwrap_or_default().to_owned(),
-            ports: service["ports"].as_array().map_or(0, Vec::len),
-        }
-    });
-    Proxied { services: services.collect(), pod_ips: pod_ips(&status) }
-}
-
-/// `ingress-config.json`, upstream's `kube/ingressservices` (`Status`).
-fn ingress(status: &[u8]) -> Proxied {
-    let status = document(status);
-    let services = status["configs"].as_object().into_iter().flatten().map(|(name, config)| {
-        let mappings =
-            ["IPv4Mapping", "IPv6Mapping"].into_iter().filter_map(|family| config[family]["ClusterIP"].as_str());
-        let target: Vec<_> = mappings.filter(|ip| !ip.is_empty()).collect();
-        Service { name: name.clone(), target: target.join(", "), ports: 0 }
-    });
-    Proxied { services: services.collect(), pod_ips: pod_ips(&status) }
-}
-
-fn pod_ips(status: &Value) -> Vec<String> {
-    let ips = ["podIPv4", "podIPv6"].into_iter().filter_map(|family| status[family].as_str());
-    ips.filter(|ip| !ip.is_empty()).map(str::to_owned).collect()
-}
-
-fn document(text: &[u8]) -> Value {
-    serde_json::from_slice(text).unwrap_or_default()
-}
-
 fn text(secret: &StateSecret, key: &str) -> Option<String> {
     secret.data.get(key).map(|value| lossy(value)).filter(|text| !text.is_empty())
 }
@@ -408,62 +350,8 @@ fn lossy(value: &[u8]) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod testing {
-    //! What tests of this folder share.
-
-    use super::*;
-
-    /// `_profiles` of a real tailscaled 1.102.5.
-    pub(crate) const PROFILES: &str = r#"{"d0e7":{"ID":"d0e7","Name":"user-1@example.net","NetworkProfile":{"MagicDNSName":"lab.ts.net","DomainName":"example.net","DisplayName":""},"Key":"profile-d0e7","UserProfile":{"ID":1,"LoginName":"user-1@example.net","DisplayName":"User 1","ProfilePicURL":""},"NodeID":"nTEST1","LocalUserID":"","ControlURL":"https://control.example.net","Created":"2026-11-21T10:12:30.287678733Z"}}"#;
-
-    /// The profile of the same, shortened.
-    pub(crate) const PREFS: &str = r#"{"ControlURL": "https://control.example.net", "RouteAll": false, "WantRunning": true,
-        "NetfilterMode": 2, "Config": {"PrivateNodeKey": "privkey:18b2", "OldPrivateNodeKey": "privkey:0000",
-        "UserProfile": {"ID": 1, "LoginName": "user-1@example.net"}, "NetworkLockKey": "nlpriv:3c53", "NodeID": "nTEST1"}}"#;
-
-    /// A Secret with this data.
-    pub(crate) fn secret(pairs: &[(&str, &str)]) -> StateSecret {
-        let data = pairs.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec())).collect();
-        StateSecret { data, ..StateSecret::default() }
-    }
-
-    /// A Secret of a node that is well, with more data.
-    pub(crate) fn healthy(more: &[(&str, &str)]) -> StateSecret {
-        let well = [
-            ("_current-profile", "profile-d0e7"),
-            ("_machinekey", "privkey:b0fe"),
-            ("_profiles", PROFILES),
-            ("profile-d0e7", PREFS),
-        ];
-        secret(&[&well[..], more].concat())
-    }
-
-    /// Noon, and nothing else.
-    pub(crate) fn known() -> Known {
-        let now = "2026-11-21T12:00:00Z".parse().expect("a time");
-        Known { now, pods: None, daemon_version: None, node: None }
-    }
-
-    /// Where it is.
-    pub(crate) fn at() -> FullName {
-        FullName { namespace: "ns".to_owned(), name: "ts-0".to_owned() }
-    }
-
-    /// A Pod that uses the Secret.
-    pub(crate) fn pod(name: &str, uid: &str) -> PodSummary {
-        PodSummary {
-            name: name.to_owned(),
-            uid: uid.to_owned(),
-            phase: "Running".to_owned(),
-            is_stopping: false,
-            state_secrets: vec!["ts-0".to_owned()],
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
-    use super::testing::{at, healthy, known, pod, secret};
+    use super::super::testing::{at, healthy, known, pod, secret};
     use super::*;
 
     #[test]

@@ -5,6 +5,7 @@
 //! of a value is decided in one place, [`Glimpse`]: the keys that hold secrets come out as length and fingerprint, and
 //! only `--reveal` goes around it.
 
+pub mod code;
 pub mod diff;
 pub mod document;
 pub mod findings;
@@ -12,9 +13,13 @@ pub mod glimpse;
 pub mod inspect;
 mod owners;
 mod profiles;
+pub mod proxied;
 pub mod repair;
+#[cfg(test)]
+mod testing;
 
-pub use self::findings::{Code, Finding, Problem, Severity, findings};
+pub use self::code::{Code, Severity};
+pub use self::findings::{Finding, Problem, findings};
 pub use self::glimpse::Glimpse;
 pub use self::inspect::{Inspection, Known, inspect};
 

@@ -146,7 +146,7 @@ fn is_set(key: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::inspect::testing::{PREFS, PROFILES, secret};
+    use super::super::testing::{PREFS, PROFILES, secret};
     use super::*;
 
     #[test]

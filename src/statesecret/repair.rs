@@ -5,7 +5,8 @@
 
 use serde::Serialize;
 
-use super::findings::{Code, Finding, Problem};
+use super::code::Code;
+use super::findings::{Finding, Problem};
 use super::glimpse::Glimpse;
 use super::profiles;
 use crate::k8s::state::{self, KeyPatch, StateSecret};
@@ -130,8 +131,8 @@ fn delete(keys: impl IntoIterator<Item = String>, secret: &StateSecret) -> Optio
 #[cfg(test)]
 mod tests {
     use super::super::findings::findings;
-    use super::super::inspect::testing::{PREFS, PROFILES, at, healthy, known, secret};
     use super::super::inspect::{Known, inspect};
+    use super::super::testing::{PREFS, PROFILES, at, healthy, known, secret};
     use super::*;
 
     fn planned(secret: &StateSecret, known: &Known, choice: Option<&str>) -> Plan {

@@ -166,11 +166,13 @@ const PURE: &[&str] = &[
     "settings/parse.rs",
     "settings/print.rs",
     "spelling.rs",
+    "statesecret/code.rs",
     "statesecret/diff.rs",
     "statesecret/document.rs",
     "statesecret/findings.rs",
     "statesecret/glimpse.rs",
     "statesecret/inspect.rs",
+    "statesecret/proxied.rs",
     "statesecret/repair.rs",
 ];
 

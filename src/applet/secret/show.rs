@@ -8,7 +8,8 @@ use crate::cli::output::{Ink, Output};
 use crate::cli::table::{Column, Table};
 use crate::escape::escape;
 use crate::statesecret::findings::span;
-use crate::statesecret::inspect::{Holder, Inspection, Life, Proxied, age};
+use crate::statesecret::inspect::{Holder, Inspection, Life, age};
+use crate::statesecret::proxied::Proxied;
 use crate::statesecret::repair::{Action, Repair};
 use crate::statesecret::{Finding, Glimpse, Severity};
 
