@@ -20,45 +20,37 @@
 //! # }
 //! ```
 
-use std::convert::Infallible;
+mod body;
+mod listener;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Frame, Incoming};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+
+pub use self::body::{Reply, Writer, cut_off, empty, from_stream, full, stream};
+pub use self::listener::{Listener, Peer};
+use self::listener::{Resettable, Transport};
 
 /// Longest wait for a client to finish its TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Pause after a failed `accept`; the usual cause, no free file descriptor, does not go away at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Frames a streamed body holds before its writer has to wait for the reader.
-const STREAM_DEPTH: usize = 64;
-
-/// The body of an answer: complete ([`full`], [`empty`]) or streamed ([`stream`]).
-pub type Reply = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What a handler returns: an answer, or a connection broken on purpose.
 pub type Outcome = Result<Response<Reply>, Hangup>;
@@ -70,20 +62,6 @@ pub enum Hangup {
     Close,
     /// Reset it (RST over TCP; a Unix socket has none and is closed).
     Reset,
-}
-
-/// Who is at the other end of a connection; in the extensions of every request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// A TCP client.
-    Tcp(SocketAddr),
-    /// A process on this machine, as the kernel reports it.
-    Unix {
-        /// Effective user id.
-        uid: u32,
-        /// Process id, if the kernel knows it.
-        pid: Option<i32>,
-    },
 }
 
 /// Bounds on what a client may send.
@@ -108,178 +86,6 @@ fn plain_refusal() -> Response<Reply> {
     *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
     answer
 }
-
-// === Bodies ===
-
-/// A complete body.
-pub fn full(bytes: impl Into<Bytes>) -> Reply {
-    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
-}
-
-/// A body without bytes.
-pub fn empty() -> Reply {
-    full(Bytes::new())
-}
-
-/// A streamed body and its writer: each [`Writer::send`] is one flushed chunk. Dropping the writer ends the body.
-pub fn stream() -> (Writer, Reply) {
-    let (sender, mut receiver) = mpsc::channel(STREAM_DEPTH);
-    (Writer(sender), from_stream(futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx))))
-}
-
-/// A streamed body that is polled only while somebody reads it: each item is one flushed chunk, an error cuts it off.
-pub fn from_stream(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Reply {
-    Streamed { stream: Box::pin(stream), failed: None }.boxed_unsync()
-}
-
-/// A body made of `bytes` that is then cut off, without the terminator a complete body has.
-pub fn cut_off(bytes: impl Into<Bytes>) -> Reply {
-    let aborted = Err(io::Error::from(io::ErrorKind::ConnectionAborted));
-    from_stream(futures_util::stream::iter([Ok(bytes.into()), aborted]))
-}
-
-/// The writing end of a streamed body.
-#[derive(Clone, Debug)]
-pub struct Writer(mpsc::Sender<io::Result<Bytes>>);
-
-impl Writer {
-    /// Sends one chunk, waiting while the reader is behind. `false` when the client is gone.
-    pub async fn send(&self, chunk: impl Into<Bytes>) -> bool {
-        self.0.send(Ok(chunk.into())).await.is_ok()
-    }
-
-    /// Cuts the body off: the client sees a broken connection, not an end.
-    pub async fn abort(self) {
-        // Gone already is as aborted as it gets.
-        let _ = self.0.send(Err(io::Error::from(io::ErrorKind::ConnectionAborted))).await;
-    }
-
-    /// Completes when the client is gone.
-    pub async fn closed(&self) {
-        self.0.closed().await;
-    }
-}
-
-struct Streamed {
-    stream: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
-    failed: Option<io::Error>,
-}
-
-impl Body for Streamed {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if let Some(error) = self.failed.take() {
-            return Poll::Ready(Some(Err(error)));
-        }
-        match std::task::ready!(self.stream.as_mut().poll_next(cx)) {
-            Some(Err(error)) => {
-                // hyper forgets what it has buffered when a body fails; one idle turn lets it flush first.
-                self.failed = Some(error);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            item => Poll::Ready(item.map(|item| item.map(Frame::data))),
-        }
-    }
-}
-
-// === Listener ===
-
-/// Where a [`Server`] accepts connections.
-#[derive(Debug)]
-pub struct Listener {
-    socket: Socket,
-    tls: Option<Arc<rustls::ServerConfig>>,
-}
-
-#[derive(Debug)]
-enum Socket {
-    Tcp(TcpListener),
-    Unix {
-        listener: UnixListener,
-        #[expect(dead_code, reason = "held for its drop, which removes the file")]
-        file: UnixFile,
-    },
-}
-
-impl Listener {
-    /// Plain HTTP on a bound TCP listener.
-    pub fn tcp(listener: TcpListener) -> Self {
-        Self { socket: Socket::Tcp(listener), tls: None }
-    }
-
-    /// HTTPS on a bound TCP listener.
-    pub fn tls(listener: TcpListener, config: Arc<rustls::ServerConfig>) -> Self {
-        Self { socket: Socket::Tcp(listener), tls: Some(config) }
-    }
-
-    /// Plain HTTP on a new Unix socket at `path`; a stale file there is replaced. The file is removed with the
-    /// server, unless somebody has put another one in its place.
-    pub fn unix(path: impl AsRef<Path>) -> io::Result<Self> {
-        let path = path.as_ref();
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        Ok(Self { socket: Socket::Unix { listener, file: UnixFile::of(path)? }, tls: None })
-    }
-
-    /// The bound TCP address; `None` for a Unix socket.
-    pub fn addr(&self) -> Option<SocketAddr> {
-        match &self.socket {
-            Socket::Tcp(listener) => listener.local_addr().ok(),
-            Socket::Unix { .. } => None,
-        }
-    }
-
-    async fn accept(&self) -> io::Result<(Transport, Peer)> {
-        match &self.socket {
-            Socket::Tcp(listener) => {
-                let (stream, addr) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok((Transport::Tcp(stream), Peer::Tcp(addr)))
-            }
-            Socket::Unix { listener, .. } => {
-                let (stream, _) = listener.accept().await?;
-                let credentials = stream.peer_cred()?;
-                Ok((Transport::Unix(stream), Peer::Unix { uid: credentials.uid(), pid: credentials.pid() }))
-            }
-        }
-    }
-}
-
-/// A socket file that is removed on drop, if it still is the one that was created.
-#[derive(Debug)]
-struct UnixFile {
-    path: PathBuf,
-    inode: (u64, u64),
-}
-
-impl UnixFile {
-    fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), inode: inode(path)? })
-    }
-}
-
-impl Drop for UnixFile {
-    fn drop(&mut self) {
-        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
-            // A file that cannot be removed is replaced by the next bind.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn inode(path: &Path) -> io::Result<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = std::fs::symlink_metadata(path)?;
-    Ok((meta.dev(), meta.ino()))
-}
-
-// === Server ===
 
 /// A running server. Dropping it closes the listener and cuts off every connection.
 #[derive(Debug)]
@@ -331,7 +137,7 @@ where
     H: Fn(Request<Bytes>) -> F + Clone + Send + 'static,
     F: Future<Output = Outcome> + Send + 'static,
 {
-    let tls = listener.tls.clone().map(TlsAcceptor::from);
+    let tls = listener.tls_config().map(TlsAcceptor::from);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -372,7 +178,7 @@ async fn connection<H, F>(
         (_, stream) => stream,
     };
     let reset = Arc::new(AtomicBool::new(false));
-    let io = TokioIo::new(Resettable { stream, reset: Arc::clone(&reset) });
+    let io = TokioIo::new(Resettable::new(stream, Arc::clone(&reset)));
     let service = service_fn(move |request: Request<Incoming>| {
         let (handler, reset) = (handler.clone(), Arc::clone(&reset));
         async move {
@@ -417,74 +223,11 @@ async fn collect(
     }
 }
 
-// === Transport ===
-
-#[derive(Debug)]
-enum Transport {
-    Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-    Unix(UnixStream),
-}
-
-/// A stream that can be told to end in a reset: the last word of [`Hangup::Reset`].
-#[derive(Debug)]
-struct Resettable {
-    stream: Transport,
-    reset: Arc<AtomicBool>,
-}
-
-impl Drop for Resettable {
-    fn drop(&mut self) {
-        if self.reset.load(Ordering::Relaxed) {
-            // Without linger the kernel answers the close with RST. Failing leaves an ordinary close.
-            let _ = match &self.stream {
-                Transport::Tcp(stream) => stream.set_zero_linger(),
-                Transport::Tls(stream) => stream.get_ref().0.set_zero_linger(),
-                Transport::Unix(_) => Ok(()),
-            };
-        }
-    }
-}
-
-impl AsyncRead for Resettable {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Resettable {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-            Transport::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
+    use tokio::sync::mpsc;
 
     use super::*;
 
