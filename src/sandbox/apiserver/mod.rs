@@ -26,6 +26,7 @@ mod control;
 mod fault;
 pub mod fields;
 mod journal;
+mod naming;
 pub mod patch;
 pub mod resources;
 mod route;
@@ -34,6 +35,7 @@ pub mod status;
 pub mod store;
 pub mod validate;
 mod watch;
+mod words;
 
 use std::fmt;
 use std::io;

@@ -7,17 +7,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::fields::{self, Force, Writer};
+use super::fields;
+use super::naming::{adopt_namespace, check_url_name, generate_name, uid};
 use super::patch;
 use super::resources::Resource;
 use super::select::Selector;
 use super::status::{FieldProblem, Status};
 use super::validate;
-
-/// Letters of generated names: no vowels, so no words (`apimachinery/pkg/util/rand`).
-const NAME_LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+pub use super::words::{Collection, Keep, Page, Patch, Preconditions, Write, Written, list_document};
 
 /// Bounds on the history.
 #[derive(Clone, Copy, Debug)]
@@ -32,75 +31,6 @@ impl Default for Capacity {
     fn default() -> Self {
         Self { changes: 1000, bytes: 16 << 20 }
     }
-}
-
-/// Which collection a request is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Collection {
-    /// The kind.
-    pub resource: &'static Resource,
-    /// `None` for all namespaces, and for kinds without.
-    pub namespace: Option<String>,
-}
-
-/// What a write needs from outside.
-#[derive(Clone, Debug)]
-pub struct Write {
-    /// For `managedFields` and `creationTimestamp`.
-    pub writer: Writer,
-    /// Bytes nobody can guess: the uid and generated names come from them.
-    pub random: [u8; 16],
-    /// Whether to keep the result.
-    pub keep: Keep,
-}
-
-/// Whether a write happens or is only tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// It happens.
-    Yes,
-    /// `dryRun=All`: the same answer, no effect.
-    DryRun,
-}
-
-/// The four ways to patch.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Patch {
-    /// `application/json-patch+json`.
-    Json(Value),
-    /// `application/merge-patch+json`.
-    Merge(Value),
-    /// `application/strategic-merge-patch+json`.
-    Strategic(Value),
-    /// `application/apply-patch+yaml`: creates what is not there.
-    Apply(Value, Force),
-}
-
-/// A write's result.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Written {
-    /// There was no such object.
-    Created(Arc<Value>),
-    /// There was one; it may be the same as before.
-    Updated(Arc<Value>),
-}
-
-impl Written {
-    /// The object as it is now.
-    pub fn object(&self) -> &Arc<Value> {
-        match self {
-            Self::Created(object) | Self::Updated(object) => object,
-        }
-    }
-}
-
-/// What must hold for a deletion.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Preconditions {
-    /// The uid the object must have.
-    pub uid: Option<String>,
-    /// The resourceVersion the object must have.
-    pub resource_version: Option<String>,
 }
 
 /// What happened to an object, as a watcher sees it.
@@ -123,17 +53,6 @@ impl Event {
             Self::Deleted => "DELETED",
         }
     }
-}
-
-/// A page of a list.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Page {
-    /// The objects, by namespace and name.
-    pub items: Vec<Arc<Value>>,
-    /// Where the next page starts; `None` after the last.
-    pub next: Option<(String, String)>,
-    /// How many are left.
-    pub remaining: usize,
 }
 
 type Key = (&'static str, &'static str, String, String);
@@ -440,12 +359,6 @@ enum Owners {
     Keep,
 }
 
-impl Patch {
-    fn config_lacks(&self, field: &str) -> bool {
-        matches!(self, Self::Apply(config, _) if config.get(field).is_none())
-    }
-}
-
 impl Change {
     /// What a watcher with `selector` sees of it: leaving the selection is a deletion, entering it an addition.
     fn seen_through(&self, selector: &Selector) -> Option<(Event, Arc<Value>)> {
@@ -477,70 +390,12 @@ fn has_finalizers(object: &Value) -> bool {
     object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
 }
 
-/// The namespace of the path; a different one in the object is refused.
-fn adopt_namespace(of: &Collection, object: &mut Value) -> Result<(), Status> {
-    let given = object["metadata"]["namespace"].as_str().unwrap_or_default();
-    match &of.namespace {
-        Some(namespace) if given.is_empty() => object["metadata"]["namespace"] = namespace.clone().into(),
-        Some(namespace) if given != namespace => {
-            let why = "the namespace of the provided object does not match the namespace sent on the request";
-            return Err(Status::bad_request(why));
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// The name of the path; a different one in the object is refused.
-fn check_url_name(object: &mut Value, name: &str) -> Result<(), Status> {
-    match object["metadata"]["name"].as_str().unwrap_or_default() {
-        "" => object["metadata"]["name"] = name.into(),
-        given if given == name => {}
-        given => {
-            let why = format!("the name of the object ({given}) does not match the name on the URL ({name})");
-            return Err(Status::bad_request(why));
-        }
-    }
-    Ok(())
-}
-
-fn generate_name(object: &mut Value, random: &[u8; 16]) {
-    let metadata = &mut object["metadata"];
-    let prefix = metadata["generateName"].as_str().unwrap_or_default();
-    if metadata["name"].as_str().unwrap_or_default().is_empty() && !prefix.is_empty() {
-        let letter = |byte: &u8| char::from(NAME_LETTERS[usize::from(*byte) % NAME_LETTERS.len()]);
-        let suffix: String = random[..5].iter().map(letter).collect();
-        metadata["name"] = format!("{prefix}{suffix}").into();
-    }
-}
-
-/// A version 4 UUID.
-fn uid(random: &[u8; 16]) -> String {
-    let mut bytes = *random;
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-/// The `List` document of a page.
-pub fn list_document(of: &Collection, page: &Page, version: u64, next: Option<String>) -> Value {
-    let mut metadata = json!({"resourceVersion": version.to_string()});
-    if let Some(token) = next {
-        metadata["continue"] = token.into();
-        metadata["remainingItemCount"] = page.remaining.into();
-    }
-    let items: Vec<Value> = page.items.iter().map(|item| Value::clone(item)).collect();
-    json!({
-        "kind": format!("{}List", of.resource.kind), "apiVersion": of.resource.api_version(), "metadata": metadata,
-        "items": items,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
+    use super::super::fields::{Force, Writer};
     use super::*;
 
     fn secrets(namespace: Option<&str>) -> Collection {
