@@ -1,12 +1,13 @@
 //! Client for tailscaled's LocalAPI over its Unix socket.
 //!
 //! [`LocalApi`] has one typed method for each endpoint; every call has a deadline, a bounded answer and errors whose
-//! [kinds](ErrorKind) a caller can branch on. [`watch`] follows the IPN bus. All generations of daemons from 1.76 on
+//! [kinds](ErrorKind) a caller can branch on. [`follow`] keeps following the IPN bus. All generations of daemons from 1.76 on
 //! look the same through [`model::Model`]. Follows upstream's `client/local/local.go`.
 
 mod cert;
 mod client;
 mod error;
+pub mod follow;
 pub mod framer;
 mod keep;
 mod mailbox;

@@ -6,16 +6,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BusUpdate, Device, LoginHealth, News};
 use crate::causes::chain;
+use crate::localapi::follow::{self, Wants};
 use crate::localapi::mask::Phase;
 use crate::localapi::types::LOGIN_STATE;
-use crate::localapi::watch::{self, Wants};
 use crate::localapi::{BusEvent, Change, LocalApi, Peers, Support};
 
 /// Follows the bus until stopped. A slow loop loses nothing: what waits is merged by the mailbox.
 pub async fn follow<E: From<News>>(api: LocalApi, events: mpsc::Sender<E>, stop: CancellationToken) {
     // The same mask for the whole life: what the login phase needs besides costs one message.
     let wants = Wants { peers: Peers::Omit, phase: Phase::Login };
-    let (mut bus, reading) = watch::follow(api.clone(), wants, stop.clone());
+    let (mut bus, reading) = follow::follow(api.clone(), wants, stop.clone());
     let mut told = false;
     let forwarding = async {
         while let Some(event) = bus.next().await {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
+use tailpod::localapi::follow::{self, Wants};
 use tailpod::localapi::mask::Phase;
 use tailpod::localapi::types::{Prefs, StartOptions, State};
-use tailpod::localapi::watch::{self, Wants};
 use tailpod::localapi::{Bus, BusEvent, Change, Error, ErrorKind, LocalApi, Lost, Mask, Peers, Right, Scope};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -434,7 +434,7 @@ async fn a_stream_that_ends_inside_a_message_is_broken() {
 /// The loop in a task; ended with the test.
 fn follow(api: &LocalApi, peers: Peers) -> (Bus, JoinSet<()>) {
     let wants = Wants { peers, phase: Phase::Steady };
-    let (bus, run) = watch::follow(api.clone(), wants, CancellationToken::new());
+    let (bus, run) = follow::follow(api.clone(), wants, CancellationToken::new());
     let mut tasks = JoinSet::new();
     tasks.spawn(run);
     (bus, tasks)
@@ -728,7 +728,7 @@ async fn a_reader_that_sleeps_never_blocks_the_daemon_and_gets_the_latest() {
 async fn the_loop_ends_when_it_is_stopped() {
     let (daemon, api) = Daemon::start();
     let stop = CancellationToken::new();
-    let (mut bus, run) = watch::follow(api, Wants::default(), stop.clone());
+    let (mut bus, run) = follow::follow(api, Wants::default(), stop.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(run);
     let mut watch = daemon.watch(MODERN).await;
