@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+use crate::localapi::LocalApi;
 use crate::settings::{Routes, Settings, Tun, parse};
 
 /// Major and minor number of the TUN device, from the kernel's list of devices.
@@ -204,6 +205,16 @@ pub fn tun_path(root: &Path) -> PathBuf {
 /// Whether the file is certainly not there; any other trouble shows itself when it is used.
 fn is_missing(path: &Path) -> bool {
     std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// UDP GRO forwarding (P5), which the daemon sets up itself; it is faster, and never needed.
+pub(super) async fn tune_gro(api: &LocalApi) {
+    let problem = match api.set_udp_gro_forwarding().await {
+        Ok(None) => return,
+        Ok(Some(warning)) => warning,
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!("[unexpected] error enabling UDP GRO forwarding: {problem}");
 }
 
 #[cfg(test)]

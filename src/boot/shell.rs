@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::machine::{Action, Announcement, Boot, Death, Event, Level, LoginError, LoginSource, Outcome};
-use super::{announce, apply, argv, chain, http, login, publish, reissue, reload, stop};
+use super::{announce, apply, argv, chain, host, http, login, publish, reissue, reload, stop};
 use crate::daemon::exit::Exit;
 use crate::daemon::program::Program;
 use crate::daemon::reaper;
@@ -24,7 +24,6 @@ use crate::daemon::socket;
 use crate::daemon::tailscaled::Tailscaled;
 use crate::health::{HealthHandle, Weight};
 use crate::k8s::publisher::{self, Publisher, SecretTarget};
-use crate::localapi::LocalApi;
 use crate::node;
 use crate::settings::Persona;
 use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
@@ -168,7 +167,7 @@ impl Shell {
             Action::Log(Level::Info, line) => tracing::info!("{line}"),
             Action::Log(Level::Warn, line) => tracing::warn!("{line}"),
             Action::ServeHttp => self.serve_http(),
-            Action::TuneGro => self.detached(async move { tune_gro(&context.api).await }),
+            Action::TuneGro => self.detached(async move { host::tune_gro(&context.api).await }),
             Action::LinkSocket => {
                 let daemon = &context.settings.daemon;
                 if let Err(error) = socket::link_default_socket(&context.settings.root, &daemon.socket) {
@@ -390,13 +389,4 @@ async fn at(instant: Option<Instant>) {
 /// An operation after the login: nothing else would end one that hangs (W31).
 async fn limited(operation: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     timeout(OPERATION_LIMIT, operation).await.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
-}
-
-async fn tune_gro(api: &LocalApi) {
-    let problem = match api.set_udp_gro_forwarding().await {
-        Ok(None) => return,
-        Ok(Some(warning)) => warning,
-        Err(error) => error.to_string(),
-    };
-    tracing::warn!("[unexpected] error enabling UDP GRO forwarding: {problem}");
 }
