@@ -60,27 +60,34 @@ pub(super) enum Next {
 
 /// Serves one accepted connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, stop: CancellationToken) {
+    // Who has not asked for anything yet is let go at once.
+    let Some(Some((client, caller))) = stop.run_until_cancelled(begin(&shared, tcp, addr)).await else { return };
+    let stopping = Box::pin(stop.cancelled_owned());
+    let mut connection = Connection { shared, client, inbox: Inbox::default(), caller, stopping };
+    connection.run().await;
+}
+
+/// Everything before the first request: who is there, and TLS.
+async fn begin(shared: &Shared, mut tcp: TcpStream, addr: SocketAddr) -> Option<(ClientStream, Caller)> {
     // Failing leaves it a little slower, or open a little longer.
     let _ = tcp.set_nodelay(true);
     let _ = keep_alive(&tcp);
-    let accepted = Instant::now();
-    let mut tcp = tcp;
     let addr = match shared.options.listen.client {
         Client::Peer => addr,
         Client::ProxyHeader => {
-            let header = proxy_header(&mut tcp);
-            match timeout_at(accepted + shared.options.limits.proxy_header, header).await {
-                Ok(Some(addr)) => addr,
-                Ok(None) => return,
-                Err(_) => return tracing::debug!("a connection without a PROXY header in time was closed"),
-            }
+            let Ok(told) = timeout(shared.options.limits.proxy_header, proxy_header(&mut tcp)).await else {
+                tracing::debug!("a connection without a PROXY header in time was closed");
+                return None;
+            };
+            told?
         }
     };
     let mut caller = Caller::new(SocketAddr::new(addr.ip().to_canonical(), addr.port()));
     match caller.meet(&shared.identities).await {
         Err(error @ Unknown::Nobody(_)) if shared.options.listen.client == Client::Peer => {
             shared.metrics.refused(Reason::Identity);
-            return tracing::info!("refused a connection: {error}");
+            tracing::info!("refused a connection: {error}");
+            return None;
         }
         // Requests ask again, and are answered.
         Ok(()) | Err(_) => {}
@@ -89,13 +96,17 @@ pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr,
         Certificates::Off => ClientStream::Plain(tcp),
         certificates => match timeout(shared.options.limits.handshake, certificates.accept(tcp)).await {
             Ok(Ok(tls)) => ClientStream::Tls(Box::new(tls)),
-            Ok(Err(error)) => return tracing::debug!(client = %caller.addr(), "TLS handshake failed: {error}"),
-            Err(_) => return tracing::debug!(client = %caller.addr(), "TLS handshake took too long"),
+            Ok(Err(error)) => {
+                tracing::debug!(client = %caller.addr(), "TLS handshake failed: {error}");
+                return None;
+            }
+            Err(_) => {
+                tracing::debug!(client = %caller.addr(), "TLS handshake took too long");
+                return None;
+            }
         },
     };
-    let stopping = Box::pin(stop.cancelled_owned());
-    let mut connection = Connection { shared, client, inbox: Inbox::default(), caller, stopping };
-    connection.run().await;
+    Some((client, caller))
 }
 
 /// The client's address, of the header that must come first. Takes no byte beyond it: a handshake may follow.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::upstream::Step;
-use super::world::{ANN, TOKEN, World, get};
+use super::world::{ANN, Client, TOKEN, World, get};
 use crate::support::{self, Boot, SOON};
 
 fn say(text: &str) -> Step {
@@ -146,6 +147,20 @@ async fn a_request_in_flight_is_finished_before_the_end() {
     assert_eq!((answer.text().as_str(), answer.header("connection")), ("ok", Some("close")));
     assert_eq!(client.rest().await, b"");
     world.proxy.ends(0).await;
+}
+
+#[tokio::test]
+async fn whoever_has_not_asked_for_anything_holds_up_no_stop() {
+    let mut world = World::start(&[]).await;
+    let mut silent = Client::new(TcpStream::connect(world.addr).await.unwrap());
+    let mut named = world.client().await;
+    // Accepted after both.
+    assert_eq!(world.get("/api").await.status, 200);
+    let begun = Instant::now();
+    world.proxy.signal(Signal::SIGTERM);
+    assert_eq!((silent.rest().await, named.rest().await), (vec![], vec![]));
+    world.proxy.ends(0).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
