@@ -13,6 +13,9 @@ use crate::shutdown::Signals;
 /// A little more than the proxy gives its requests, so that it can close the rest itself.
 const PROXY_GRACE: Duration = Duration::from_secs(12);
 
+/// For tailscaled to carry to the peers that their connections are closed; it drops what it has not sent yet.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// What tailscaled may take after SIGTERM.
 const DAEMON_GRACE: Duration = Duration::from_secs(5);
 
@@ -41,6 +44,10 @@ pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals) {
 
 async fn stop_daemon(shell: &mut Shell, signals: &mut Signals) {
     let Some(mut daemon) = shell.daemon.take() else { return };
+    tokio::select! {
+        () = tokio::time::sleep(LAST_WORDS) => {}
+        _ = signals.next() => {}
+    }
     tracing::info!("Sending SIGTERM to tailscaled");
     let grace = async {
         tokio::select! {
