@@ -34,9 +34,9 @@ pub enum BadHead {
     /// Neither HTTP/1.0 nor HTTP/1.1.
     #[error("unsupported protocol version")]
     Version,
-    /// `CONNECT` asks for a tunnel to anywhere.
-    #[error("CONNECT is not served here")]
-    Connect,
+    /// `CONNECT` asks for a tunnel to anywhere; `TRACE` for the request as it arrives, with the proxy's credentials.
+    #[error("CONNECT and TRACE are not served here")]
+    Method,
     /// Not a path, or with bytes that no path has.
     #[error("malformed request target")]
     Target,
@@ -132,8 +132,8 @@ impl RequestHead {
             _ => return Err(BadHead::FirstLine),
         };
         let method = Method::from_bytes(method).map_err(|_| BadHead::FirstLine)?;
-        if method == Method::CONNECT {
-            return Err(BadHead::Connect);
+        if method == Method::CONNECT || method == Method::TRACE {
+            return Err(BadHead::Method);
         }
         let headers = fields(head, rest)?;
         let host = host(version, &headers)?;

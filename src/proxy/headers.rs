@@ -4,8 +4,8 @@
 //! then what a client must not say; only then is added whom the request acts as. Names in a [`HeaderMap`] are lower case.
 
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 use super::access::Impersonation;
@@ -22,14 +22,6 @@ static HOP_BY_HOP: [HeaderName; 9] = [
     TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
-];
-
-/// Headers about the way a request took, as the client says; not trusted, so not passed on.
-static FORWARDING: [HeaderName; 4] = [
-    FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
 ];
 
 /// Names that say who asks, besides those that begin with `impersonate-` or `x-remote-extra-`.
@@ -130,11 +122,18 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim)
 }
 
-/// Removes what the client says about the way its request took.
+/// Removes what the client says about the way its request took: not trusted, and kube-apiserver writes it into its audit
+/// log.
 pub fn strip_forwarding(headers: &mut HeaderMap) {
-    for name in &FORWARDING {
+    let about_the_way = headers.keys().filter(|name| says_the_way(name.as_str())).cloned().collect::<Vec<_>>();
+    for name in about_the_way {
         headers.remove(name);
     }
+}
+
+/// Whether a lower-case header name says which way a request took; read as [`says_identity`] reads names.
+fn says_the_way(name: &str) -> bool {
+    begins(name, "x-forwarded-") || is_folded(name, "x-real-ip") || is_folded(name, "forwarded")
 }
 
 /// Removes everything with which a client could say who it is.
@@ -167,8 +166,9 @@ fn begins(name: &str, prefix: &str) -> bool {
 /// Whether a trailer with this lower-case name passes: it may not say who asks, nor how a message is framed or routed.
 pub fn is_trailer(name: &str) -> bool {
     const NEVER: [&str; 3] = ["host", "content-length", "content-encoding"];
-    let about_the_way = HOP_BY_HOP.iter().chain(FORWARDING.iter()).map(HeaderName::as_str);
-    !says_identity(name) && !NEVER.into_iter().chain(about_the_way).any(|never| is_folded(name, never))
+    let of_the_hop = HOP_BY_HOP.iter().map(HeaderName::as_str);
+    let never = NEVER.into_iter().chain(of_the_hop).any(|never| is_folded(name, never));
+    !never && !says_identity(name) && !says_the_way(name)
 }
 
 /// Says whom the request acts as. Everything that the client said about it must be gone already.
@@ -331,10 +331,13 @@ mod tests {
             ("X-Forwarded-For", "1.2.3.4"),
             ("X-Forwarded-Host", "h"),
             ("X-Forwarded-Proto", "https"),
-            ("X-Real-Ip", "stays, nobody reads it"),
+            ("X-Forwarded-Port", "443"),
+            ("X_Forwarded_For", "100.64.0.1"),
+            ("X-Real-Ip", "100.64.0.1"),
+            ("X-Really", "stays"),
         ]);
         strip_forwarding(&mut headers);
-        assert_eq!(names(&headers), ["x-real-ip"]);
+        assert_eq!(names(&headers), ["x-really"]);
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl Case {
             }
         }
         let names: Vec<String> = fields(&seen.head).map(str::to_lowercase).collect();
-        let forwarding = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+        let forwarding = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
         let hop = ["keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "trailer"];
         if names.iter().any(|name| forwarding.contains(&name.as_str()) || hop.contains(&name.as_str())) {
             return fail("headers of another connection");
