@@ -15,7 +15,7 @@ use super::headers::{
 use super::outgoing::{AsWhom, Invariant, Judged, Outgoing, Stream, check_outgoing};
 use super::policy::{Decision, OnFailure, decide, policy};
 use super::refusal::{Reason, Refusal};
-use super::route::{Route, classify};
+use super::route::{Route, classify, has_dots};
 use super::{Mode, UnrecordedStreams};
 use crate::http1::{Framing, RequestHead, Version, write_request};
 use crate::k8s::upstream::Base;
@@ -92,6 +92,10 @@ pub(super) fn prepare<'p>(
     if !headers.contains_key(HOST) {
         let host = HeaderValue::from_str(&base.authority());
         headers.insert(HOST, host.map_err(|_| Refusal::new(Reason::Request, "the request names no host"))?);
+    }
+    if !base.prefix().is_empty() && has_dots(route.target()) {
+        // What stands before the API server may clean paths, and then the request leaves the prefix with our credentials.
+        return Err(Refusal::new(Reason::Path, "the path has a `.` or `..` segment"));
     }
     let target = [base.prefix().as_bytes(), route.target()].concat();
     Ok(Prepared { method, target, headers, route, hop, as_whom, framing, stream })

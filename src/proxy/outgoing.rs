@@ -107,6 +107,9 @@ pub fn check_outgoing(request: &Outgoing<'_>, as_whom: AsWhom<'_>, judged: Judge
     }
     let target = request.target.strip_prefix(request.prefix).ok_or(Invariant::Target)?;
     let kind = route::kind_of(target).map_err(|_| Invariant::Target)?;
+    if !request.prefix.is_empty() && route::has_dots(target) {
+        return Err(Invariant::Target);
+    }
     if matches!(kind, Kind::Session(_)) && judged.stream == Stream::MustNotLeave {
         return Err(Invariant::Unrecorded);
     }
@@ -281,6 +284,9 @@ mod tests {
             (PODS, b"", Kind::Other, Stream::MustNotLeave, Ok(())),
             (b"/k8s/clusters/c-1/api/v1/pods", b"/k8s/clusters/c-1", Kind::Other, Stream::MayPass, Ok(())),
             (b"/k8s/api/v1/namespaces/n/pods/p/exec", b"/k8s", exec, Stream::MustNotLeave, Err(Invariant::Unrecorded)),
+            (b"/k8s/../v3/tokens", b"/k8s", Kind::Other, Stream::MayPass, Err(Invariant::Target)),
+            (b"/k8s/%2e%2e%2fv3", b"/k8s", Kind::Other, Stream::MayPass, Err(Invariant::Target)),
+            (b"/a/../api", b"", Kind::Other, Stream::MayPass, Ok(())),
             (b"/other/api", b"/k8s", Kind::Other, Stream::MayPass, Err(Invariant::Target)),
             (b"/k8sapi", b"/k8s", Kind::Other, Stream::MayPass, Err(Invariant::Target)),
             (b"/a b", b"", Kind::Other, Stream::MayPass, Err(Invariant::Target)),

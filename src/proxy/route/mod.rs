@@ -163,6 +163,11 @@ pub fn kind_of(target: &[u8]) -> Result<Kind, BadPath> {
     Ok(kind(&tokens, request_info::read(&tokens)).0)
 }
 
+/// Whether what cleans the path of a target would find `.` or `..` in it.
+pub fn has_dots(target: &[u8]) -> bool {
+    path::decode(path::split_target(target).0).is_ok_and(|decoded| path::has_dots(&decoded))
+}
+
 /// The kind, how many tokens decided it, and what may follow them.
 fn kind(tokens: &[&[u8]], reading: Reading<'_>) -> (Kind, usize, Rest) {
     // Clients ask for `/api/`, `/apis/apps/v1/` and `/version/` as well as without the slash; it decides nothing there.

@@ -20,6 +20,9 @@ pub enum BadPath {
     /// A backslash, raw or escaped: some readers take it for a slash.
     #[error("the path has a backslash at offset {0}")]
     Backslash(usize),
+    /// More slashes than anybody needs: each costs memory before anything is decided.
+    #[error("the path has more than {SEGMENTS} segments")]
+    Segments,
     /// A raw byte that no path may have: readers disagree where the path ends.
     #[error("the path has the raw byte {byte:#04x} at offset {at}, which must be escaped")]
     Raw {
@@ -29,6 +32,9 @@ pub enum BadPath {
         at: usize,
     },
 }
+
+/// Most slashes in a path. What a Service behind the API server is asked for may be long, but not so.
+const SEGMENTS: usize = 1000;
 
 /// The path of a target, and what stands after its first `?`.
 pub(super) fn split_target(target: &[u8]) -> (&[u8], Option<&[u8]>) {
@@ -65,7 +71,11 @@ pub(super) fn decode(path: &[u8]) -> Result<Cow<'_, [u8]>, BadPath> {
         }
         at += width;
     }
-    Ok(decoded.map_or(Cow::Borrowed(path), Cow::Owned))
+    let decoded = decoded.map_or(Cow::Borrowed(path), Cow::Owned);
+    if decoded.split(|byte| *byte == b'/').nth(SEGMENTS + 1).is_some() {
+        return Err(BadPath::Segments);
+    }
+    Ok(decoded)
 }
 
 /// The byte that an escape at the start of `text` stands for.
@@ -82,6 +92,11 @@ pub(super) fn tokens(decoded: &[u8]) -> Vec<&[u8]> {
         return Vec::new();
     }
     decoded[start..end].split(|byte| *byte == b'/').collect()
+}
+
+/// Whether a decoded path has a token that goes nowhere or up, for whoever cleans it.
+pub(super) fn has_dots(decoded: &[u8]) -> bool {
+    decoded.split(|byte| *byte == b'/').any(|token| matches!(token, b"." | b".."))
 }
 
 /// What may follow the part of a path that decides.
