@@ -33,6 +33,9 @@ pub(super) enum Unknown {
     /// tailscaled could not be asked.
     #[error("cannot ask tailscaled who {0} is")]
     Unasked(SocketAddr, #[source] crate::localapi::Error),
+    /// The address is another node's by now. In userspace mode that is a loopback port, and ports are used again.
+    #[error("{0} is another node than the one that connected")]
+    Another(SocketAddr),
     /// tailscaled did not answer in time.
     #[error("tailscaled did not say in time who {0} is")]
     Late(SocketAddr),
@@ -53,6 +56,8 @@ pub(super) struct Identities {
 #[derive(Debug)]
 pub(super) struct Caller {
     addr: SocketAddr,
+    /// The node that connected, by its stable id: whoever the address belongs to later, the connection stays its own.
+    met: Option<String>,
     known: Option<Known>,
 }
 
@@ -84,6 +89,9 @@ impl Identities {
             }
         };
         let (node, service) = tokio::try_join!(self.whois(addr, Scope::Node), service)?;
+        if service.as_ref().is_some_and(|service| service.node.stable_id != node.node.stable_id) {
+            return Err(Unknown::Another(addr));
+        }
         Ok(Peer::new(&node, service.as_ref(), self.service_accounts))
     }
 
@@ -105,7 +113,7 @@ impl Identities {
 impl Caller {
     /// The client at `addr`, about whom nothing is known yet.
     pub(super) fn new(addr: SocketAddr) -> Self {
-        Self { addr, known: None }
+        Self { addr, met: None, known: None }
     }
 
     /// Its address.
@@ -115,10 +123,14 @@ impl Caller {
 
     /// Looks it up when its connection has just been accepted.
     pub(super) async fn meet(&mut self, identities: &Identities) -> Result<(), Unknown> {
-        let met = self.peer(identities).await;
+        let mut met = self.peer(identities).await;
         if matches!(met, Err(Unknown::Nobody(addr)) if addr.ip().is_loopback()) {
             sleep(REGISTERED).await;
-            return self.peer(identities).await.map(drop);
+            met = self.peer(identities).await;
+        }
+        if self.addr.ip().is_loopback() {
+            // It may have been the port's last user. The first request asks again, and has to hear the same.
+            self.known = None;
         }
         met.map(drop)
     }
@@ -136,6 +148,9 @@ impl Caller {
         self.known = None;
         let at = Instant::now();
         let peer = Arc::new(identities.ask(self.addr).await?);
+        if *self.met.get_or_insert_with(|| peer.stable_id.clone()) != peer.stable_id {
+            return Err(Unknown::Another(self.addr));
+        }
         self.known = Some(Known { peer: Arc::clone(&peer), at, generation });
         Ok(peer)
     }

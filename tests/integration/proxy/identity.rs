@@ -192,6 +192,34 @@ async fn who_comes_from_the_same_address_is_not_the_same() {
     }
 }
 
+/// The other way round: a port that is used again must not make who had it before somebody else.
+#[tokio::test]
+async fn a_connection_never_becomes_another_nodes() {
+    let world = World::start(&[]).await;
+    world.daemon().await_watchers(1, crate::support::SOON).await.unwrap();
+    let mut client = world.client().await;
+    client.send(get("/api")).await;
+    assert_eq!(client.answer().await.status, 200);
+    let admin = json!({ CAPABILITY: [{"impersonate": {"groups": ["system:masters"]}}] });
+    world.daemon().set_whois(ANN, tagged("admin.ts.net.", &["tag:admin"], &admin));
+    world.daemon().notify(json!({"PeersChanged": [{"ID": 9}]}));
+    let begun = std::time::Instant::now();
+    loop {
+        client.send(get("/api")).await;
+        let answer = client.answer().await;
+        if answer.status == 500 {
+            answer.is_status(500, "failed to authenticate caller");
+            break;
+        }
+        assert!(begun.elapsed() < crate::support::SOON, "it goes on");
+    }
+    for request in world.upstream.seen() {
+        assert_eq!(request.all("impersonate-user"), ["ann@example.com"]);
+    }
+    // Who has the address now is served on a connection of its own.
+    assert_eq!(world.get("/api").await.status, 200);
+}
+
 #[tokio::test]
 async fn a_change_of_the_netmap_is_seen_on_the_same_connection_at_once() {
     let world = World::start(&[]).await;
