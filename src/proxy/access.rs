@@ -19,7 +19,7 @@ pub const IMPERSONATE_USER: HeaderName = HeaderName::from_static("impersonate-us
 pub const IMPERSONATE_GROUP: HeaderName = HeaderName::from_static("impersonate-group");
 
 /// Who is at the other end of a connection, and what it was granted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Peer {
     /// Never changes while the node exists.
     pub stable_id: String,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::{Method, StatusCode};
 use tokio::time::Instant;
 
@@ -10,7 +10,7 @@ use super::access_log::{Entry, Outcome};
 use super::connection::{Connection, Next};
 use super::exchange::{Exchange, Failure};
 use super::forward::{self, Prepared};
-use super::headers::{is_trailer, set_hop, take_hop};
+use super::headers::{Upgrade, is_trailer, set_hop, take_hop};
 use super::lane::{Lane, Sink, Source};
 use super::pool::{Link, Repeatable};
 use super::refusal::{Reason, Refusal};
@@ -47,7 +47,8 @@ struct Client {
     /// Only what decides about the form of an answer.
     asked: HeaderMap,
     version: Version,
-    has_body: bool,
+    /// What follows the head may be no request: a body, or the first bytes of another protocol.
+    has_more: bool,
     keeps_alive: bool,
 }
 
@@ -71,7 +72,7 @@ pub(super) async fn serve(connection: &mut Connection, head: RequestHead) -> Nex
         entry.end(&shared.metrics, Outcome::Aborted);
         return Next::Abort;
     };
-    let after = if client.keeps_alive && !client.has_body && !shared.stop.is_cancelled() {
+    let after = if client.keeps_alive && !client.has_more && !shared.stop.is_cancelled() {
         After::KeepAlive
     } else {
         After::Close
@@ -119,9 +120,18 @@ async fn forward(
             entry.failed(&error);
             no_credentials()
         })?;
+        let mut link = link(connection, shared, &prepared, may_redial, entry).await?;
+        // Credentials and connections may have taken their time. Whoever it is by now, and may do, is what counts.
+        let now = connection.caller.peer(&shared.identities).await.map_err(|error| {
+            entry.failed(&error);
+            Refusal::identity()
+        })?;
+        if now != peer {
+            let message = "what you are granted changed while the API server was being reached; ask again";
+            return Err(Refusal::new(Reason::Stale, message).into());
+        }
         let bytes = prepared.head(base, credentials.authorization())?;
         let lane = prepared.lane(bytes, resend.as_deref(), shared.options.mode);
-        let mut link = link(connection, shared, &prepared, may_redial, entry).await?;
         let used = link.used;
         let mut exchange =
             Exchange::new(&mut connection.client, &mut connection.inbox, &mut link, lane, client.version);
@@ -152,9 +162,11 @@ async fn forward(
             return Ok(Answered::Switched(Box::new(link)));
         }
         let is_kept = answer.keeps_alive();
+        // A client need not wait for the 101: what it sent of the other protocol must never be read as requests.
+        let may_keep = prepared.hop.upgrade == Upgrade::No;
         let timing = (shared.options.server_timing == ServerTiming::Show).then(|| entry.timing());
         let (head, framing, sink, after) =
-            answer_head(answer, client, exchange.is_sent() && !shared.stop.is_cancelled(), timing)
+            answer_head(answer, client, may_keep && exchange.is_sent() && !shared.stop.is_cancelled(), timing)
                 .map_err(|refusal| upstream_failed(refusal, shared))?;
         let source = Source::new(framing, Extensions::Ignore);
         let done = exchange.answer(&head, source, sink, |up, down| entry.moved(up, down)).await;
@@ -321,7 +333,7 @@ impl Client {
             method: head.method.clone(),
             asked,
             version: head.version,
-            has_body: head.framing != Framing::None,
+            has_more: head.framing != Framing::None || head.headers.contains_key(UPGRADE),
             keeps_alive: head.version == Version::Http11 && head.keeps_alive(),
         }
     }
