@@ -92,6 +92,9 @@ async fn connections_without_end_leave_nothing_behind() {
             done.unwrap();
         }
     };
+    // With everything there that is there for good.
+    world.daemon().await_watchers(1, SOON).await.unwrap();
+    assert_eq!(world.get("/api").await.status, 200);
     let idle = descriptors(&world);
     round(1_000).await;
     lets_go(&world, idle + KEPT).await;
