@@ -25,6 +25,7 @@ pub mod life;
 mod listen;
 mod local;
 pub mod metrics;
+mod names;
 mod netmap;
 pub mod outgoing;
 pub mod policy;

@@ -29,6 +29,8 @@ pub enum Fault {
     Status(u16, String),
     /// Accepted, never answered.
     Hang,
+    /// Answered once [`Daemon::heal`] has ended all faults, as without one.
+    Hold,
     /// The connection is closed without an answer.
     Close,
     /// 200, this much of a body, then a broken connection.
@@ -199,6 +201,13 @@ impl Daemon {
             inner.faults.clear();
             inner.next_faults.clear();
         });
+    }
+
+    /// Waits until no lasting fault is left.
+    pub(crate) async fn healed(&self) {
+        let healed = |inner: &Inner| inner.faults.is_empty().then_some(());
+        // Without a limit it cannot be late.
+        let _ = self.wait("end of all faults", Duration::MAX, healed).await;
     }
 
     /// Every process started so far, in order.

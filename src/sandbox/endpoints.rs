@@ -90,8 +90,10 @@ async fn route(daemon: &Daemon, request: Request<Bytes>) -> Outcome {
         json: serde_json::from_slice(&body).ok(),
         body: Secret::new(body),
     };
-    if let Some(fault) = daemon.called(call.clone()) {
-        return fail(fault).await;
+    match daemon.called(call.clone()) {
+        None => {}
+        Some(Fault::Hold) => daemon.healed().await,
+        Some(fault) => return fail(fault).await,
     }
     let asked = Asked { if_match: head.headers.get(IF_MATCH).map(header), method: head.method, call };
     Ok(dispatch(daemon, &asked))
@@ -103,7 +105,7 @@ async fn fail(fault: Fault) -> Outcome {
             let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             Ok(text(code, &body))
         }
-        Fault::Hang => std::future::pending().await,
+        Fault::Hang | Fault::Hold => std::future::pending().await,
         Fault::Close => Err(Hangup::Close),
         Fault::CutOff(start) => Ok(Response::new(cut_off(start))),
         Fault::Huge(bytes) => Ok(Response::new(huge(bytes))),

@@ -9,7 +9,7 @@ use tailpod::sandbox::tls::{issue, issue_for};
 use tailpod::settings::KubeAccess;
 
 use super::inside::{Inside, pass};
-use super::tls::{NODE, known, trusts};
+use super::tls::{NODE, known, trusts, trusts_at};
 use super::upstream::Step;
 use super::watch::{WATCH, watch};
 use super::world::{ANN, CAPABILITY, Client, World, get, user};
@@ -182,9 +182,17 @@ fn addr_of(listener: &tokio::net::TcpListener) -> String {
 
 /// A proxy with a certificate of tailscaled's.
 async fn with_certificate(pem: &str) -> Inside {
+    with_certificates(&[(NODE, pem)]).await
+}
+
+/// One whose node has these names, with these certificates.
+async fn with_certificates(pairs: &[(&str, &str)]) -> Inside {
     let (sandbox, upstream) = World::parts().await;
-    sandbox.daemon().set_dns(json!([NODE]), json!(null));
-    sandbox.daemon().set_certificate(NODE, pem);
+    let names: Vec<_> = pairs.iter().map(|(name, _)| *name).collect();
+    sandbox.daemon().set_dns(json!(names), json!(null));
+    for (name, pem) in pairs {
+        sandbox.daemon().set_certificate(name, pem);
+    }
     let path = sandbox.pod().write("etc/upstream", upstream.kubeconfig("", "t")).unwrap();
     let access = KubeAccess::Kubeconfig { path, context: None };
     Inside::with(sandbox, upstream, &access, ClientAddress::Peer, Tls::Tailscale).await
@@ -202,6 +210,50 @@ async fn a_handshake_takes_ten_seconds_at_most() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     pass(2 * SECOND).await;
     assert_eq!(silent.rest().await, b"");
+    proxy.stop().await;
+}
+
+/// tailscaled gives an order at a certificate authority up when whoever asked for it goes away.
+#[tokio::test]
+async fn a_certificate_may_take_longer_than_a_handshake() {
+    const OTHER: &str = "other.tail.ts.net";
+    let (pair, second) = (issue(&[NODE]).unwrap(), issue(&[OTHER]).unwrap());
+    let proxy = with_certificates(&[(NODE, &pair.pem), (OTHER, &second.pem)]).await;
+    assert!(trusts(proxy.daemon(), proxy.addr, &pair).await);
+    proxy.daemon().fail(&format!("cert/{OTHER}"), Fault::Hold);
+    let what = format!("GET cert/{OTHER}");
+    let mut tries = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let (daemon, addr, second) = (proxy.daemon().clone(), proxy.addr, second.clone());
+        tries.spawn(async move { trusts_at(OTHER, &daemon, addr, &second).await });
+    }
+    proxy.daemon().await_count(&what, 1, SOON).await.unwrap();
+    // All three wait for it.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    pass(11 * SECOND).await;
+    while let Some(trusted) = tries.join_next().await {
+        assert!(!trusted.unwrap(), "a handshake takes ten seconds at most");
+    }
+    assert!(trusts(proxy.daemon(), proxy.addr, &pair).await, "others are not held up");
+    proxy.daemon().heal();
+    assert!(trusts_at(OTHER, proxy.daemon(), proxy.addr, &second).await);
+    assert_eq!(proxy.daemon().count(&what), 1, "what was asked for is not given up, nor asked for twice");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_certificate_is_asked_for_until_it_is_there() {
+    let pair = issue(&[NODE]).unwrap();
+    let proxy = with_certificates(&[(NODE, "")]).await;
+    let what = format!("GET cert/{NODE}");
+    proxy.daemon().await_count(&what, 1, SOON).await.unwrap();
+    // Until the answer is there too.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    proxy.daemon().set_certificate(NODE, &pair.pem);
+    pass(61 * SECOND).await;
+    proxy.daemon().await_count(&what, 2, SOON).await.unwrap();
+    assert!(trusts(proxy.daemon(), proxy.addr, &pair).await);
+    assert_eq!(proxy.daemon().count(&what), 2, "no client had to ask");
     proxy.stop().await;
 }
 

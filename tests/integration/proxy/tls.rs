@@ -48,7 +48,12 @@ async fn shake(tcp: TcpStream, hello: &Hello<'_>) -> std::io::Result<TlsStream<T
 
 /// Whether a client that trusts this pair's authority, and only that, gets through the handshake.
 pub(super) async fn trusts(daemon: &Daemon, proxy: SocketAddr, pair: &Pair) -> bool {
-    let hello = Hello { trust: pair, name: NODE, sni: true, alpn: &[] };
+    trusts_at(NODE, daemon, proxy, pair).await
+}
+
+/// The same for another name.
+pub(super) async fn trusts_at(name: &str, daemon: &Daemon, proxy: SocketAddr, pair: &Pair) -> bool {
+    let hello = Hello { trust: pair, name, sni: true, alpn: &[] };
     shake(known(daemon, proxy).await, &hello).await.is_ok()
 }
 
