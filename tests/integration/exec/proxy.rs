@@ -228,6 +228,17 @@ async fn what_cannot_be_repeated_is_answered_with_503_and_then_works() {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
     assert_eq!(door.ask("POST /api/v1/namespaces/ns/configmaps", &large).await.status, 200);
     assert_eq!(scene.runs().len(), 2);
+    drop(door);
+
+    let scene = Scene::new().await;
+    numbered(&scene);
+    scene.server.accept(&["t2"]);
+    let door = Door::with_plugin(&scene).await;
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n";
+    let answer = door.ask("POST /api/v1/namespaces/ns/configmaps", chunked).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(door.ask("POST /api/v1/namespaces/ns/configmaps", chunked).await.status, 200);
+    assert_eq!(scene.runs().len(), 2);
 }
 
 #[tokio::test]
