@@ -85,7 +85,13 @@ impl Identities {
         let service = async {
             match &self.grants {
                 Grants::Node => Ok(None),
-                Grants::NodeThenService(name) => self.whois(addr, Scope::Service(name)).await.map(Some),
+                Grants::NodeThenService(config) => {
+                    let service = config.borrow().api_server.service.clone();
+                    match service {
+                        Some(name) => self.whois(addr, Scope::Service(name.as_str())).await.map(Some),
+                        None => Ok(None),
+                    }
+                }
             }
         };
         let (node, service) = tokio::try_join!(self.whois(addr, Scope::Node), service)?;

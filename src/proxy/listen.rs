@@ -122,6 +122,8 @@ fn is_ours(ip: IpAddr, ours: &[IpAddr]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::super::{Limits, Listen, Mode, ServerTiming, Tls, UnrecordedStreams};
@@ -170,7 +172,8 @@ mod tests {
     fn an_old_daemon_is_refused_for_what_it_lacks() {
         let proxied = options(At::Tailnet { port: 1 }, Client::ProxyHeader);
         let plain = options(At::Tailnet { port: 1 }, Client::Peer);
-        let service = Options { grants: Grants::NodeThenService("svc:a".to_owned()), ..plain.clone() };
+        let (_config, of_service) = tokio::sync::watch::channel(Arc::default());
+        let service = Options { grants: Grants::NodeThenService(of_service), ..plain.clone() };
         for (options, version, good) in [
             (&proxied, "1.92.0-tabc", true),
             (&proxied, "1.90.9", false),

@@ -49,6 +49,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
+use self::config::Config;
 use crate::k8s::upstream::Upstream;
 use crate::localapi::LocalApi;
 
@@ -133,12 +136,12 @@ pub enum Tls {
 }
 
 /// Which grants count.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Grants {
     /// Those whose destination is the node, as upstream does.
     Node,
-    /// Those of the node, then those of this Tailscale Service (`svc:…`). Needs tailscaled 1.100.
-    NodeThenService(String),
+    /// Those of the node, then those of the Tailscale Service that the config in force names. Needs tailscaled 1.100.
+    NodeThenService(watch::Receiver<Arc<Config>>),
 }
 
 /// What happens with streams that nothing can record while recording is enforced (api-proxy.md 17.2).

@@ -146,6 +146,11 @@ impl Daemon {
         });
     }
 
+    /// Makes `whois` about an address answer something else when it is asked for the grants of this Service.
+    pub fn set_whois_of(&self, service: &str, addr: &str, answer: Value) {
+        self.set_whois(&format!("{addr} {service}"), answer);
+    }
+
     /// What `cert/<name>?type=pair` answers: key and certificate as PEM.
     pub fn set_certificate(&self, name: &str, pair: &str) {
         self.change(|inner| drop(inner.certificates.insert(name.to_owned(), pair.to_owned())));

@@ -280,7 +280,10 @@ fn whois(daemon: &Daemon, asked: &Asked) -> Response<Reply> {
         return text(StatusCode::BAD_REQUEST, "missing 'addr' parameter\n");
     };
     let addr = addr.replace("%3A", ":").replace("%3a", ":").replace("%5B", "[").replace("%5D", "]");
-    let known = daemon.lock().whois.iter().find(|(known, _)| *known == addr).map(|(_, answer)| answer.clone());
+    let scoped = asked.call.query_value("svc_name").map(|service| format!("{addr} {service}"));
+    let inner = daemon.lock();
+    let answer = |key: &str| inner.whois.iter().find(|(known, _)| known == key).map(|(_, answer)| answer.clone());
+    let known = scoped.and_then(|key| answer(&key)).or_else(|| answer(&addr));
     match known {
         Some(answer) => with_json(StatusCode::OK, &answer),
         None => text(StatusCode::NOT_FOUND, "no match for IP:port\n"),

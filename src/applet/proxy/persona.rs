@@ -41,7 +41,8 @@ pub(super) async fn run(args: Args, vars: ProcessEnv) -> anyhow::Result<ExitStat
             NoteLevel::Warning => tracing::warn!("{text}"),
         }
     }
-    let (unrecorded_streams, server_timing) = (args.unrecorded_streams(), args.server_timing());
+    let (service_grants, unrecorded_streams) = (args.service_grants, args.unrecorded_streams());
+    let server_timing = args.server_timing();
     let cluster = ClusterArgs { kubeconfig: args.kubeconfig, context: args.context, ..ClusterArgs::default() };
     let access = match cluster.access_by_address(&vars) {
         Ok(access) => access,
@@ -50,7 +51,8 @@ pub(super) async fn run(args: Args, vars: ProcessEnv) -> anyhow::Result<ExitStat
             return Ok(ExitStatus::Failed);
         }
     };
-    let extras = Extras { listen: args.listen.unwrap_or(BEHIND_SERVE), unrecorded_streams, server_timing, access };
+    let listen = args.listen.unwrap_or(BEHIND_SERVE);
+    let extras = Extras { listen, service_grants, unrecorded_streams, server_timing, access };
     // A connection takes two descriptors.
     if let Err(error) = shutdown::raise_open_files_limit() {
         tracing::warn!("cannot raise the limit on open files: {error}");

@@ -124,7 +124,8 @@ pub async fn run(beside: Beside, signals: &mut Signals) -> Result<(), Error> {
         config = first.config;
     }
     let config = beside.flags.over(config);
-    let options = options(&beside, &config)?;
+    let (set_config, config_in_force) = watch::channel(Arc::clone(&config));
+    let options = options(&beside, &config_in_force)?;
 
     let whose = match options.mode {
         Mode::Auth => Whose::Ours,
@@ -155,7 +156,6 @@ pub async fn run(beside: Beside, signals: &mut Signals) -> Result<(), Error> {
         tasks.spawn("node", |stop| node::follow(localapi, health_of_node, set_node, stop));
     }
     let keeps = source.is_some() || beside.flags.service.is_some();
-    let (set_config, config) = watch::channel(config);
     if let Some(source) = source {
         let flags = beside.flags.clone();
         tasks.spawn("config watch", |stop| async move {
@@ -167,7 +167,7 @@ pub async fn run(beside: Beside, signals: &mut Signals) -> Result<(), Error> {
     serving.spawn("proxy", |stop| proxy.serve(stop));
 
     let client = beside.listen.client;
-    let mut upkeep = keeps.then(|| Upkeep::new(localapi.clone(), backend, client, config, node, health));
+    let mut upkeep = keeps.then(|| Upkeep::new(localapi.clone(), backend, client, config_in_force, node, health));
     let keep = async {
         match &mut upkeep {
             Some(upkeep) => upkeep.keep().await,
@@ -207,14 +207,14 @@ pub async fn run(beside: Beside, signals: &mut Signals) -> Result<(), Error> {
     outcome
 }
 
-fn options(beside: &Beside, config: &Config) -> Result<Options, Error> {
-    let client = beside.listen.client;
+fn options(beside: &Beside, in_force: &watch::Receiver<Arc<Config>>) -> Result<Options, Error> {
+    let (client, config) = (beside.listen.client, Arc::clone(&in_force.borrow()));
     if let Some(service) = config.served().filter(|_| client != Client::ProxyHeader) {
         return Err(Error::NeedsProxyHeader(service.to_string()));
     }
     let grants = match (beside.service_grants, &config.api_server.service) {
         (false, _) => Grants::Node,
-        (true, Some(service)) => Grants::NodeThenService(service.to_string()),
+        (true, Some(_)) => Grants::NodeThenService(in_force.clone()),
         (true, None) => return Err(Error::NoService),
     };
     Ok(Options {

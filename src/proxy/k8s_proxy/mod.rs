@@ -40,6 +40,8 @@ const COMPONENT: &str = "k8s-proxy";
 pub struct Extras {
     /// Where tailscaled's serve config leads; upstream's `localhost:80` by default.
     pub listen: SocketAddr,
+    /// Whether grants whose destination is the config's Service count too.
+    pub service_grants: bool,
     /// Streams that nothing can record, while recording is enforced.
     pub unrecorded_streams: UnrecordedStreams,
     /// Whether answers tell how long identity and upstream took.
@@ -71,6 +73,10 @@ pub async fn run(settings: ProxySettings, extras: Extras, inherited: &Environmen
         }
         Err(error) => return Outcome::Failed(chain(&error)),
     };
+    if extras.service_grants && config.api_server.service.is_none() {
+        let text = "--service-grants needs a Service: name one in the config, as APIServerProxy.ServiceName";
+        return Outcome::Failed(text.to_owned());
+    }
     begin(&config);
     let stored = tokio::select! {
         biased;

@@ -401,10 +401,11 @@ impl Shell {
     fn serve_api(&mut self) {
         let extras = &self.context.extras;
         let mode = self.first.api_server.mode;
+        let grants = if extras.service_grants { Grants::NodeThenService(self.config.clone()) } else { Grants::Node };
         let options = Options {
             mode,
             listen: Listen { at: At::Address(extras.listen), client: Client::ProxyHeader, tls: Tls::Off },
-            grants: Grants::Node,
+            grants,
             unrecorded_streams: extras.unrecorded_streams,
             server_timing: extras.server_timing,
             limits: Limits::default(),

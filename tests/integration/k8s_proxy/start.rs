@@ -380,3 +380,31 @@ async fn the_config_may_be_named_on_the_command_line() {
     proxy.mentioned("API server proxy in auth mode is listening on").await;
     proxy.stops().await;
 }
+
+/// Whatever Service the config names then.
+#[tokio::test]
+async fn grants_of_the_service_count_when_asked_for() {
+    let stage = Stage::new([]).await;
+    let listen = format!("127.0.0.1:{}", stage.api);
+    let api = SocketAddr::from(([127, 0, 0, 1], stage.api));
+    stage.scene.daemon().set_whois(ANN, user(&json!([{"impersonate": {"groups": ["view"]}}])));
+    stage.scene.daemon().set_whois_of("svc:prod-api", ANN, user(&json!([{"enforceRecorder": true}])));
+    let proxy = stage.scene.start("k8s-proxy", &["--listen", &listen, "--service-grants"], &[]);
+    stage.come_up().await;
+    proxy.mentioned("Setting healthy true").await;
+    let answer = ask(api, "/api/v1/namespaces").await;
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("forbidden: api request"), "{answer}");
+    stage.scene.daemon().set_whois_of("svc:other", ANN, user(&json!([{"enforceRecorder": true}])));
+    stage.scene.daemon().set_whois_of("svc:prod-api", ANN, user(&json!([])));
+    assert!(!ask(api, "/api/v1/namespaces").await.contains("forbidden: api request"));
+    let other = json!({"enabled": true, "mode": "auth", "serviceName": "svc:other"});
+    stage.configure(&json!({"apiServerProxy": other, "advertiseServices": ["svc:other"]}));
+    stage.served(|config| *config == service("svc:other", stage.api)).await;
+    let answer = ask(api, "/api/v1/namespaces").await;
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("forbidden: api request"), "{answer}");
+    proxy.stops().await;
+
+    stage.configure(&json!({"apiServerProxy": {"enabled": false, "mode": "auth"}, "advertiseServices": []}));
+    let ended = stage.scene.start("k8s-proxy", &["--listen", &listen, "--service-grants"], &[]).ends(1).await;
+    assert!(ended.mentions("--service-grants needs a Service: name one in the config"), "{}", ended.text());
+}

@@ -294,9 +294,17 @@ async fn tailscaled_gone_means_no_and_comes_back_by_itself() {
 #[tokio::test]
 async fn grants_of_a_service_count_when_asked_for() {
     let world = World::start(&["--service", "svc:api", "--service-grants"]).await;
-    world.get("/api").await;
-    let scoped = world.daemon().calls().into_iter().filter(|call| call.endpoint == "whois");
-    assert!(scoped.filter(|call| call.query.contains("svc_name=svc:api")).count() > 0);
+    let granted = user("ann@example.com", &json!({ CAPABILITY: [{"impersonate": {"groups": ["of-it"]}}] }));
+    world.daemon().set_whois_of("svc:api", ANN, granted);
+    assert_eq!(world.get("/api").await.status, 200);
+    assert_eq!(world.upstream.request(0).await.all("impersonate-group"), ["of-it"]);
+    world.daemon().set_whois_of(
+        "svc:api",
+        ANN,
+        user("ann@example.com", &json!({ CAPABILITY: [{"enforceRecorder": true}] })),
+    );
+    world.get("/api").await.is_status(403, "forbidden: api request");
+    assert_eq!(world.upstream.seen().len(), 1);
 }
 
 fn whois_calls(world: &World) -> usize {
