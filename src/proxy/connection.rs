@@ -171,6 +171,11 @@ impl Connection {
                     deadline = if idle == whole { deadline } else { Instant::now() + whole };
                 }
                 Ok(true) => {}
+                Err(_) if begun => {
+                    self.shared.metrics.refused(Reason::Request);
+                    tracing::info!(client = %self.caller.addr(), "refused a request: its head was not complete in time");
+                    return Ok(None);
+                }
                 Ok(false) | Err(_) => return Ok(None),
             }
         }

@@ -43,7 +43,8 @@ async fn lets_go(world: &World, most: usize) {
 #[tokio::test]
 async fn row_23_slow_heads_disturb_nobody_and_are_closed_after_ten_seconds() {
     tailpod::shutdown::raise_open_files_limit().unwrap();
-    let world = World::start(&[]).await;
+    let port = support::free_port();
+    let world = World::start(&["--local-addr", &format!("127.0.0.1:{port}")]).await;
     let begun = Instant::now();
     let mut slow = Vec::new();
     for _ in 0..1_000 {
@@ -59,6 +60,12 @@ async fn row_23_slow_heads_disturb_nobody_and_are_closed_after_ten_seconds() {
     let took = begun.elapsed();
     assert!(took >= Duration::from_secs(9) && took < Duration::from_secs(15) + opened, "{took:?}");
     assert_eq!(world.get("/api").await.status, 200);
+    let metrics = support::get(port, "/metrics").await.body;
+    let line = "tailpod_proxy_refused_total{reason=\"request\"} 1000";
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
+    let ended = world.stops().await;
+    let told = ended.lines.iter().filter(|line| line.contains("its head was not complete in time")).count();
+    assert_eq!(told, 1_000, "one line for each");
 }
 
 #[tokio::test]
