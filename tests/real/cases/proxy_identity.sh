@@ -17,6 +17,12 @@ for header in "Impersonate-User: root" "impersonate-GROUP: system:masters" "IMPE
   "X-Forwarded-For: 100.64.0.1" "Connection: Impersonate-User, Impersonate-Group, Authorization" "Impersonate_User: root"; do
   is "with ${header%%:*}" "$(whoami -H "$header")" "$as_ann"
 done
+# Not even for what the proxy asks for itself.
+secrets=/api/v1/namespaces/$NS/secrets
+http "$secrets" -A a-client -o /dev/null
+http /api/v1/secrets -A a-client -o /dev/null
+is "who asked for Secrets" "$(audit 'select(.userAgent == "a-client") | [.impersonatedUser.username, .responseStatus.code]' | xargs)" \
+  "[$ann,200] [$ann,200]"
 # A tagged node is its name; it has the groups that it is given, or else its tags.
 tags client tag:ci tag:robots
 name=$(node_fqdn client)
@@ -29,3 +35,6 @@ await 6 "the user again" is_whoami '["'"$ann"'",["lab:people","system:authentica
 # The API server's own record agrees: only these four, and nothing as the proxy itself.
 is "identities on record" "$(audit 'select(.impersonatedUser) | .impersonatedUser | [.username, .groups]' | sort -u | wc -l)" 4
 never_as_itself
+# Which would be noticed: the same with the account of the proxy.
+kubectl --token "$(cat "$CASE/proxy/serviceaccount/token")" get --raw "$secrets" >/dev/null
+is "what was noticed" "$(as_itself | grep -o "$secrets.*kubectl/")" "$secrets kubectl/"

@@ -347,11 +347,19 @@ seen_as() {
   is "impersonated users" "$others" "$want"
   never_as_itself
 }
+# as_itself: what was asked with the proxy's own identity, and was not its own affair: the Secrets and events of its
+# namespace, and what it may do. Its own requests are told from a client's by who says to ask: tailpod, the original, or
+# tailscaled, which calls itself what Go calls it.
+as_itself() {
+  audit 'select(.impersonatedUser | not)
+    | select(((.userAgent // "") | test("^(tailpod|k8s-proxy)/|^Go-http-client/1[.]1$"))
+        and ((.objectRef.namespace == env.NS and (.objectRef.resource | IN("secrets", "events")))
+          or .objectRef.resource == "selfsubjectaccessreviews") | not)
+    | [.verb, .requestURI, .userAgent] | join(" ")'
+}
 never_as_itself() {
   local own
-  own=$(audit 'select(.impersonatedUser | not)
-    | select(.objectRef.resource | IN("secrets", "events", "selfsubjectaccessreviews") | not)
-    | [.verb, .requestURI, .userAgent] | join(" ")')
+  own=$(as_itself)
   [ -z "$own" ] || fail "made with the proxy's own identity: $own"
 }
 
