@@ -15,4 +15,5 @@ both() {
 both
 both spdy
 await 5 "all four sessions to end at the kubelet" has_ended attach 4
+is "sessions" "$(sessions attach)" "2 create 101,2 get 101"
 seen_as "$(login client)" lab:admins

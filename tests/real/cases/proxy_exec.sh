@@ -16,6 +16,5 @@ both() {
 }
 both
 both spdy
-# Both are what they are called.
-said kubelet "/exec/$NS/web/main upgrade=\"SPDY/3.1\"" || fail "nothing reached the kubelet"
+is "sessions" "$(sessions exec)" "5 create 101,5 get 101"
 seen_as "$(login client)" lab:admins

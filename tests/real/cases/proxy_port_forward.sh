@@ -26,4 +26,5 @@ both() {
 }
 both "$(lab_port)" env
 both "$(lab_port)" env KUBECTL_PORT_FORWARD_WEBSOCKETS=false
+is "sessions" "$(sessions portforward)" "1 create 101,1 get 101"
 seen_as "$(login client)" lab:admins

@@ -19,4 +19,5 @@ session() {
 }
 session
 session spdy
+is "sessions" "$(sessions exec)" "1 create 101,1 get 101"
 seen_as "$(login client)" lab:admins

@@ -124,6 +124,9 @@ omitStages: [RequestReceived]
 rules:
 - level: Request
   resources: [{group: "", resources: [secrets]}]
+# Sessions in a Pod, whoever asks: with which verb says over which protocol.
+- level: Metadata
+  resources: [{group: "", resources: [pods/exec, pods/attach, pods/portforward]}]
 # Of whatever else a Pod or a person asks: that it was asked, as whom, and what the answer was.
 - level: Metadata
   userGroups: ["system:serviceaccounts", "lab:people"]

@@ -363,5 +363,12 @@ never_as_itself() {
   [ -z "$own" ] || fail "made with the proxy's own identity: $own"
 }
 
+# sessions KIND: how the sessions of that kind in a Pod of this case began. To the API server a WebSocket is `get` and
+# SPDY is `create`; a client whose WebSocket fails tries SPDY, and so there are more of that than it asked for.
+sessions() {
+  jq -r --arg kind "$1" 'select(.stage == "ResponseStarted" and .objectRef.namespace == env.NS and .objectRef.subresource == $kind)
+    | "\(.verb) \(.responseStatus.code)"' "$LAB/audit.log" | sort | uniq -c | awk '{ print $1, $2, $3 }' | paste -sd ,
+}
+
 # clean: the tailnet's grants are shared by all cases.
 grants
