@@ -31,6 +31,8 @@ def added($ours): (of("quiet-p50_us"; $ours)) as $a | (of("quiet-p50_us"; "direc
   plain("1,000 watches KB each, TLS"; "watches-1000-kb_each"; "ours-tls"; "original"; 1; "<="; 50),
   plain("10,000 watches KB each"; "watches-10000-kb_each"; "ours"; "none"; 1; "<="; 55),
   plain("10,000 watches KB each, TLS"; "watches-10000-kb_each"; "ours-tls"; "none"; 1; "<="; 55),
+  plain("10,000 watches, how many"; "watches-10000-count"; "ours"; "none"; 1; ">="; 9800),
+  plain("10,000 watches, how many, TLS"; "watches-10000-count"; "ours-tls"; "none"; 1; ">="; 9800),
   plain("1,000 watches not delivered"; "watches-1000-lost"; "ours"; "original"; 1; "<="; 0),
   plain("1,000 watches not delivered, TLS"; "watches-1000-lost"; "ours-tls"; "original"; 1; "<="; 0),
   plain("10,000 watches not delivered"; "watches-10000-lost"; "ours"; "none"; 1; "<="; 0),
