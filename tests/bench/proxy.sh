@@ -210,8 +210,9 @@ streams_of direct
 for who in original ours ours-tls; do
   wants "$who" || continue
   "${who/-/_}_start" streams
-  streams_of "$who"
+  # In a process that has carried nothing: what streams leave behind would be used again, and not be counted.
   watches_of "$who" watches-1000 1000
+  streams_of "$who"
 done
 # A process of its own: what 1,000 have left behind is none of theirs.
 for who in ours ours-tls; do
