@@ -42,7 +42,9 @@ def added($ours): (of("quiet-p50_us"; $ours)) as $a | (of("quiet-p50_us"; "direc
   plain("200 streams, lost"; "echo-lost"; "ours"; "original"; 1; "<="; 0),
   plain("200 streams, lost, TLS"; "echo-lost"; "ours-tls"; "original"; 1; "<="; 0),
   plain("failed requests, 1 KB"; "1k-failed"; "ours"; "original"; 1; "<="; 0),
+  plain("failed requests, 1 KB, TLS"; "1k-failed"; "ours-tls"; "original"; 1; "<="; 0),
   plain("failed requests, 1 MB"; "1m-failed"; "ours"; "original"; 1; "<="; 0),
+  plain("failed requests, 1 MB, TLS"; "1m-failed"; "ours-tls"; "original"; 1; "<="; 0),
   plain("idle memory MB"; "idle-memory"; "ours"; "original"; 0.000001; "<="; 9),
   plain("idle memory MB, TLS"; "idle-memory"; "ours-tls"; "original"; 0.000001; "<="; 9)
 ] | .[] | map(tostring) | @tsv
