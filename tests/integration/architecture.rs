@@ -206,7 +206,7 @@ const WALL_CLOCK: &[&str] = &[
     "k8s/event.rs",
     "k8s/exec/authenticator.rs",
     "node/bus.rs",
-    "proxy/tls.rs",
+    "proxy/names.rs",
     "sandbox/",
     "telemetry.rs",
 ];
