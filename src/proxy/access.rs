@@ -44,16 +44,6 @@ pub enum Owner {
     Tags(Vec<String>),
 }
 
-/// Whether a login that Kubernetes would take for a ServiceAccount may be impersonated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ServiceAccounts {
-    /// No.
-    #[default]
-    Refuse,
-    /// Yes, by configuration.
-    Allow,
-}
-
 /// As whom a request is made: exactly one user, any number of distinct groups, all of them fit for a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Impersonation {
@@ -70,7 +60,7 @@ struct Subject {
 
 impl Peer {
     /// From whois' answer about the node, and the one scoped to the Service when its grants count too.
-    pub fn new(node: &WhoIs, service: Option<&WhoIs>, service_accounts: ServiceAccounts) -> Self {
+    pub fn new(node: &WhoIs, service: Option<&WhoIs>) -> Self {
         let answers: Vec<_> = [node].into_iter().chain(service).collect();
         let name = &node.node.name;
         let name = name.strip_suffix('.').unwrap_or(name).to_owned();
@@ -80,7 +70,7 @@ impl Peer {
             Owner::Tags(node.node.tags.clone())
         };
         let rules = Rules::read(&answers);
-        let granted = granted(&name, &owner, &rules, service_accounts);
+        let granted = granted(&name, &owner, &rules);
         Self { stable_id: node.node.stable_id.clone(), node: name, owner, rules, granted }
     }
 
@@ -152,12 +142,7 @@ fn rules_named(count: usize) -> String {
 }
 
 /// As whom, by what was granted alone.
-fn granted(
-    node: &str,
-    owner: &Owner,
-    rules: &Rules,
-    service_accounts: ServiceAccounts,
-) -> Result<Impersonation, Refusal> {
+fn granted(node: &str, owner: &Owner, rules: &Rules) -> Result<Impersonation, Refusal> {
     let (_, rules) = rules
         .for_impersonation()
         .map_err(|bad| Refusal::new(Reason::Grants, format!("cannot use the caller's grants: {bad}")))?;
@@ -167,7 +152,7 @@ fn granted(
         Owner::Tags(_) if node.is_empty() => return Err(refused("the tagged node has no name")),
         Owner::Tags(_) => node,
     };
-    if user.starts_with("system:serviceaccount:") && service_accounts == ServiceAccounts::Refuse {
+    if user.starts_with("system:serviceaccount:") {
         return Err(refused(&format!("the user {user:?} would be a ServiceAccount")));
     }
     let user = subject(user)?;
@@ -240,7 +225,7 @@ mod tests {
 
     fn asking(whois: &WhoIs, asked: &[&str]) -> String {
         let asked = asked.iter().map(|group| (IMPERSONATE_GROUP, HeaderValue::from_str(group).unwrap())).collect();
-        let peer = Peer::new(whois, None, ServiceAccounts::Refuse);
+        let peer = Peer::new(whois, None);
         match impersonation(&peer, &asked) {
             Ok(whom) => format!("{} | {}", whom.user(), whom.groups().collect::<Vec<_>>().join(", ")),
             Err(refusal) => format!("{} {}", refusal.status().as_u16(), refusal.message),
@@ -314,13 +299,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn service_accounts_are_impersonated_when_the_config_says_so() {
-        let whois = user("system:serviceaccount:ns:x", json!({}));
-        let peer = Peer::new(&whois, None, ServiceAccounts::Allow);
-        assert_eq!(impersonation(&peer, &HeaderMap::new()).unwrap().user(), "system:serviceaccount:ns:x");
-    }
-
     /// `impersonate.allow`, api-proxy.md 5.1.
     #[test]
     fn a_client_gets_what_it_asks_for_and_may_have() {
@@ -364,7 +342,7 @@ mod tests {
     fn grants_for_the_service_follow_those_for_the_node() {
         let node = user("ann", groups(&[&["node"]]));
         let service = user("somebody else", groups(&[&["service", "node"]]));
-        let peer = Peer::new(&node, Some(&service), ServiceAccounts::Refuse);
+        let peer = Peer::new(&node, Some(&service));
         let whom = impersonation(&peer, &HeaderMap::new()).unwrap();
         assert_eq!((whom.user(), whom.groups().collect::<Vec<_>>()), ("ann", vec!["node", "service"]));
     }

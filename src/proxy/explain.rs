@@ -171,12 +171,12 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::proxy::access::{IMPERSONATE_GROUP, ServiceAccounts};
+    use crate::proxy::access::IMPERSONATE_GROUP;
 
     fn explained(document: Value, asked: &[&'static str]) -> Value {
         let whois = serde_json::from_value(document).unwrap();
         let asked = asked.iter().map(|group| (IMPERSONATE_GROUP, HeaderValue::from_static(group))).collect();
-        serde_json::to_value(explain(&Peer::new(&whois, None, ServiceAccounts::Refuse), &asked)).unwrap()
+        serde_json::to_value(explain(&Peer::new(&whois, None), &asked)).unwrap()
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::access::{Peer, ServiceAccounts};
+use super::access::Peer;
 use super::netmap::Netmap;
 use super::{Grants, Options};
 use crate::localapi::types::WhoIs;
@@ -47,7 +47,6 @@ pub(super) struct Identities {
     localapi: LocalApi,
     netmap: Netmap,
     grants: Grants,
-    service_accounts: ServiceAccounts,
     keep: Duration,
     lookups: Semaphore,
 }
@@ -74,7 +73,6 @@ impl Identities {
             localapi,
             netmap,
             grants: options.grants.clone(),
-            service_accounts: ServiceAccounts::default(),
             keep: options.limits.identity,
             lookups: Semaphore::new(ABREAST),
         }
@@ -98,7 +96,7 @@ impl Identities {
         if service.as_ref().is_some_and(|service| service.node.stable_id != node.node.stable_id) {
             return Err(Unknown::Another(addr));
         }
-        Ok(Peer::new(&node, service.as_ref(), self.service_accounts))
+        Ok(Peer::new(&node, service.as_ref()))
     }
 
     async fn whois(&self, addr: SocketAddr, scope: Scope<'_>) -> Result<WhoIs, Unknown> {

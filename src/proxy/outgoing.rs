@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
     use crate::localapi::types::WhoIs;
-    use crate::proxy::access::{Peer, ServiceAccounts, impersonation};
+    use crate::proxy::access::{Peer, impersonation};
     use crate::proxy::route::Session;
 
     const PODS: &[u8] = b"/api/v1/pods";
@@ -175,7 +175,7 @@ mod tests {
             "CapMap": {"tailscale.com/cap/kubernetes": [{"impersonate": {"groups": ["g1", "g2"]}}]},
         }))
         .unwrap();
-        let peer = Peer::new(&whois, None, ServiceAccounts::Refuse);
+        let peer = Peer::new(&whois, None);
         impersonation(&peer, &HeaderMap::new()).unwrap().into_owned()
     }
 

@@ -13,7 +13,7 @@ use crate::cli::report::Advise;
 use crate::cli::table::{Column, Table};
 use crate::localapi::types::WhoIs;
 use crate::localapi::{LocalApi, Scope};
-use crate::proxy::access::{Peer, ServiceAccounts};
+use crate::proxy::access::Peer;
 use crate::proxy::config::ServiceName;
 use crate::proxy::explain::{ExplainedRule, Explanation, explain};
 use crate::settings::ProcessEnv;
@@ -64,7 +64,7 @@ pub(super) async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> 
         (None, Some(file)) => (read(file)?, None),
         (None, None) => return Err(anyhow!("nobody is named").exit_with(ExitStatus::Usage)),
     };
-    let peer = Peer::new(&node, service.as_ref(), ServiceAccounts::Refuse);
+    let peer = Peer::new(&node, service.as_ref());
     let explanation = explain(&peer, &HeaderMap::new());
     if out.is_json() {
         out.json(&explanation)?;

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::localapi::types::WhoIs;
-use crate::proxy::access::ServiceAccounts;
 use crate::proxy::route::classify;
 
 const PODS: &str = "/api/v1/pods";
@@ -18,7 +17,7 @@ fn peer(rules: &Value) -> Peer {
     let document = json!({"Node": {"Name": "l.ts.net."}, "UserProfile": {"LoginName": "ann"},
                           "CapMap": {grants::CAPABILITY: rules}});
     let whois: WhoIs = serde_json::from_value(document).unwrap();
-    Peer::new(&whois, None, ServiceAccounts::Refuse)
+    Peer::new(&whois, None)
 }
 
 fn policy_of(rules: &Value) -> Policy {
@@ -75,7 +74,7 @@ fn unreadable_rules_are_a_500_and_the_legacy_name_is_not_asked() {
     assert_eq!((refusal.status().as_u16(), refusal.reason), (500, Reason::Grants));
     let document = json!({"CapMap": {grants::LEGACY: [{"enforceRecorder": true, "recorderAddrs": [R]}, "bad"]}});
     let whois: WhoIs = serde_json::from_value(document).unwrap();
-    assert!(policy(&Peer::new(&whois, None, ServiceAccounts::Refuse)).unwrap().is_empty());
+    assert!(policy(&Peer::new(&whois, None)).unwrap().is_empty());
 }
 
 /// 6.2: fail_open, addrs, events, then what is done.

@@ -6,7 +6,7 @@ use hyper::Method;
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use tailpod::http1::{Chunks, Extensions, RequestHead, Scanner, Step, write_request};
 use tailpod::localapi::types::WhoIs;
-use tailpod::proxy::access::{Impersonation, Peer, ServiceAccounts, impersonation};
+use tailpod::proxy::access::{Impersonation, Peer, impersonation};
 use tailpod::proxy::grants::CAPABILITY;
 use tailpod::proxy::headers::{self, says_identity};
 use tailpod::proxy::outgoing::{AsWhom, Judged, Outgoing, Stream, check_outgoing};
@@ -172,7 +172,7 @@ pub fn grants(data: &[u8]) {
         "Node": {"Name": "l.ts.net."}, "UserProfile": {"LoginName": "ann"}, "CapMap": {CAPABILITY: rules},
     });
     let Ok(whois) = serde_json::from_value::<WhoIs>(document) else { return };
-    let peer = Peer::new(&whois, None, ServiceAccounts::Refuse);
+    let peer = Peer::new(&whois, None);
     assert_eq!(peer.rules.modern.is_err(), tailpod::proxy::policy::policy(&peer).is_err());
     let Ok(as_whom) = impersonation(&peer, &HeaderMap::new()) else { return };
     assert!(peer.rules.modern.is_ok());
@@ -207,5 +207,5 @@ fn peer(rules: &serde_json::Value) -> Peer {
     let document = serde_json::json!({
         "Node": {"Name": "l.ts.net."}, "UserProfile": {"LoginName": "ann"}, "CapMap": {CAPABILITY: rules},
     });
-    Peer::new(&serde_json::from_value(document).unwrap(), None, ServiceAccounts::Refuse)
+    Peer::new(&serde_json::from_value(document).unwrap(), None)
 }
