@@ -58,7 +58,7 @@ pub enum Event {
     SideFailed(String),
     /// SIGTERM or SIGINT.
     Signal,
-    /// [`Boot::deadline`] has passed.
+    /// [`Boot::deadline`](super::Boot::deadline) has passed.
     Tick,
 }
 

@@ -1,7 +1,7 @@
 //! Exec credential plugins: a kubeconfig's `users[].user.exec` as credentials for the Kubernetes API.
 //!
-//! What is decided is pure: the [configuration](config), the [request](request) that a plugin gets, its
-//! [answer](answer), the [policy](policy) about what may run, and [when](schedule) it runs. The [run](mod@run) is one
+//! What is decided is pure: the [configuration](config), the [request] that a plugin gets, its
+//! [answer], the [policy] about what may run, and [when](schedule) it runs. The [run](mod@run) is one
 //! process with limits. The [`Authenticator`] holds the credentials of one configuration for everybody in this
 //! process: one run at a time, refreshed ahead of expiry, failures shared for a while.
 
