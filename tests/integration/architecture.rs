@@ -138,6 +138,7 @@ const PURE: &[&str] = &[
     "k8s/token.rs",
     "localapi/types.rs",
     "located.rs",
+    "node/reissue.rs",
     "node/update.rs",
     "prefix.rs",
     "proxy/access.rs",

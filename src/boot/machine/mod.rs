@@ -19,10 +19,10 @@ mod verdict;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+pub use crate::node::reissue::Reissue;
 pub use auth::{Authenticating, Login};
 pub use event::{Action, Announcement, Death, Event, Level, LoginError, Outcome};
 pub use policy::{LoginSource, Mode, Policy, Store};
-pub use reissue::Reissue;
 pub use steady::Steady;
 
 use super::login_failure::{Class, LoginFailure};

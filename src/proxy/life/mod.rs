@@ -17,8 +17,8 @@ use crate::daemon::restart::{Deaths, Verdict, WINDOW};
 use crate::localapi::types::State;
 use crate::node::{BusUpdate, Device, LoginHealth, News};
 
+pub use crate::node::reissue::Reissue;
 pub use login::LoggingIn;
-pub use reissue::Reissue;
 
 /// From tailscaled's start until it accepts connections.
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -1,19 +1,7 @@
-//! A new auth key (api-proxy.md 9.6): ask, wait, stop tailscaled, remove the identity, leave with 0. Pure.
-//!
-//! tailscaled is stopped before its identity is removed, so that it cannot write it back.
+//! A new auth key under the proxy (api-proxy.md 9.6): leaves with 0 when the steps are done. Pure.
 
 use super::{Action, Event, Level, Life, Outcome, Phase};
-
-/// How far it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reissue {
-    /// The marker is being set, then the new key awaited.
-    Awaiting,
-    /// The key is there; tailscaled is being stopped.
-    Stopping,
-    /// The identity is being removed.
-    Clearing,
-}
+use crate::node::reissue::{Happened, LEAVING, Next, Reissue};
 
 impl Life {
     pub(super) fn reissue(&mut self, line: &str, actions: &mut Vec<Action>) {
@@ -24,40 +12,33 @@ impl Life {
     }
 
     pub(super) fn reissue_event(&mut self, event: Event, actions: &mut Vec<Action>) {
-        let Phase::Reissuing(step) = self.phase else { return };
-        match (step, event) {
-            (Reissue::Awaiting, Event::NewKey(Ok(()))) => {
-                self.phase = Phase::Reissuing(Reissue::Stopping);
-                actions.push(Action::StopDaemon);
-            }
-            (Reissue::Awaiting, Event::NewKey(Err(text))) => {
-                self.fail(format!("failed to get a reissued authkey: {text}"), actions);
-            }
-            (Reissue::Clearing, Event::IdentityCleared(outcome)) => {
-                if let Err(text) = outcome {
-                    // The next start removes the marker; an identity that stays is tried with the new key.
-                    actions.push(Action::Log(Level::Warn, format!("failed to clear reissue request: {text}")));
-                }
-                let line = "Successfully received new auth key, restarting to apply configuration".to_owned();
-                actions.push(Action::Log(Level::Info, line));
-                self.stop(Outcome::Reissued, actions);
-            }
+        match event {
+            Event::NewKey(outcome) => self.reissue_step(Happened::NewKey(outcome), actions),
+            Event::IdentityCleared(outcome) => self.reissue_step(Happened::IdentityCleared(outcome), actions),
             _ => {}
         }
     }
 
     pub(super) fn reissue_daemon_exited(&mut self, how: &str, actions: &mut Vec<Action>) {
-        let Phase::Reissuing(step) = &mut self.phase else { return };
-        match step {
-            Reissue::Awaiting => {
-                let line = format!("tailscaled exited while waiting for a new auth key: {how}");
-                actions.push(Action::Log(Level::Warn, line));
+        self.reissue_step(Happened::DaemonExited(how), actions);
+    }
+
+    fn reissue_step(&mut self, happened: Happened<'_>, actions: &mut Vec<Action>) {
+        let Phase::Reissuing(reissue) = &mut self.phase else { return };
+        match reissue.step(happened) {
+            Next::Nothing => {}
+            Next::Warn(line) => actions.push(Action::Log(Level::Warn, line)),
+            Next::StopDaemon => actions.push(Action::StopDaemon),
+            Next::ClearIdentity => actions.push(Action::ClearIdentity),
+            Next::Fail(text) => self.fail(text, actions),
+            Next::Leave(outcome) => {
+                if let Err(text) = outcome {
+                    // The next start removes the marker; an identity that stays is tried with the new key.
+                    actions.push(Action::Log(Level::Warn, format!("failed to clear reissue request: {text}")));
+                }
+                actions.push(Action::Log(Level::Info, LEAVING.to_owned()));
+                self.stop(Outcome::Reissued, actions);
             }
-            Reissue::Stopping => {
-                *step = Reissue::Clearing;
-                actions.push(Action::ClearIdentity);
-            }
-            Reissue::Clearing => {}
         }
     }
 }
