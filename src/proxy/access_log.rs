@@ -4,7 +4,6 @@
 //! refusals and what passed unrecorded at info and above (api-proxy.md 10.5).
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use super::policy::Warning;
 use super::refusal::Refusal;
 use super::request::server_timing;
 use super::route::{RequestInfo, Route};
+use crate::causes::chain;
 use crate::http1::RequestHead;
 
 /// A request as the log tells it.
@@ -105,14 +105,7 @@ impl Entry {
 
     /// Something went wrong, whatever the client is told.
     pub(super) fn failed(&mut self, error: &dyn Error) {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            // Writing to a `String` cannot fail.
-            let _ = write!(text, ": {error}");
-            cause = error.source();
-        }
-        self.problem = Some(text);
+        self.problem = Some(chain(error));
     }
 
     /// It passes although somebody wanted it recorded.

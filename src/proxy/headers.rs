@@ -125,10 +125,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 /// Removes what the client says about the way its request took: not trusted, and kube-apiserver writes it into its audit
 /// log.
 pub fn strip_forwarding(headers: &mut HeaderMap) {
-    let about_the_way = headers.keys().filter(|name| says_the_way(name.as_str())).cloned().collect::<Vec<_>>();
-    for name in about_the_way {
-        headers.remove(name);
-    }
+    strip(headers, says_the_way);
 }
 
 /// Whether a lower-case header name says which way a request took; read as [`says_identity`] reads names.
@@ -138,7 +135,12 @@ fn says_the_way(name: &str) -> bool {
 
 /// Removes everything with which a client could say who it is.
 pub fn strip_identity(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers.keys().filter(|name| says_identity(name.as_str())).cloned().collect();
+    strip(headers, says_identity);
+}
+
+/// Removes every header whose lower-case name is one of these.
+fn strip(headers: &mut HeaderMap, is_one: fn(&str) -> bool) {
+    let named: Vec<HeaderName> = headers.keys().filter(|name| is_one(name.as_str())).cloned().collect();
     for name in &named {
         headers.remove(name);
     }

@@ -6,6 +6,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderVal
 use hyper::{Method, StatusCode};
 use tokio::time::Instant;
 
+use super::access::Peer;
 use super::access_log::{Entry, Outcome};
 use super::connection::{Connection, Next};
 use super::exchange::{Exchange, Failure};
@@ -93,10 +94,7 @@ async fn forward(
     client: &Client,
     entry: &mut Entry,
 ) -> Result<Answered, Ended> {
-    let peer = connection.caller.peer(&shared.identities).await.map_err(|error| {
-        entry.failed(&error);
-        Refusal::identity()
-    })?;
+    let peer = caller(connection, shared, entry).await?;
     entry.identified(&peer);
     let judgement = forward::judge(&mut head, &peer, shared.options.unrecorded_streams)?;
     entry.judged(&judgement.route);
@@ -122,11 +120,7 @@ async fn forward(
         })?;
         let mut link = link(connection, shared, &prepared, may_redial, entry).await?;
         // Credentials and connections may have taken their time. Whoever it is by now, and may do, is what counts.
-        let now = connection.caller.peer(&shared.identities).await.map_err(|error| {
-            entry.failed(&error);
-            Refusal::identity()
-        })?;
-        if now != peer {
+        if caller(connection, shared, entry).await? != peer {
             let message = "what you are granted changed while the API server was being reached; ask again";
             return Err(Refusal::new(Reason::Stale, message).into());
         }
@@ -191,6 +185,14 @@ async fn forward(
         }
         return Ok(Answered::Whole(after));
     }
+}
+
+/// Who asks, as of now.
+async fn caller(connection: &mut Connection, shared: &Shared, entry: &mut Entry) -> Result<Arc<Peer>, Refusal> {
+    connection.caller.peer(&shared.identities).await.map_err(|error| {
+        entry.failed(&error);
+        Refusal::identity()
+    })
 }
 
 /// A connection for the request: one that waits, or else a new one.
