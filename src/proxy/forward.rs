@@ -14,6 +14,7 @@ use super::headers::{
 };
 use super::outgoing::{AsWhom, Invariant, Judged, Outgoing, Stream, check_outgoing};
 use super::policy::{Decision, OnFailure, decide, policy};
+use super::pool::Repeatable;
 use super::refusal::{Reason, Refusal};
 use super::route::{Route, classify, has_dots};
 use super::{Mode, UnrecordedStreams};
@@ -36,20 +37,41 @@ pub(super) struct Prepared<'p> {
     stream: Stream,
 }
 
-/// What a request asks for, and what becomes of it.
+/// What a request asks for, whoever asks.
 #[derive(Debug)]
-pub(super) struct Judgement {
+pub(super) struct Asked {
     pub(super) route: Route,
     pub(super) hop: Hop,
-    pub(super) decision: Decision,
-    /// Whether a stream that can be recorded may leave unrecorded.
-    pub(super) stream: Stream,
 }
 
-/// Judges what a request asks for. The peer's grants decide whether it is recorded; nothing in the request does.
-pub(super) fn judge(head: &mut RequestHead, peer: &Peer, streams: UnrecordedStreams) -> Result<Judgement, Refusal> {
+impl Asked {
+    /// Whether it may be sent again when it is not known whether it arrived.
+    pub(super) fn repeatable(&self, head: &RequestHead) -> Repeatable {
+        let is_safe = head.framing == Framing::None
+            && self.hop.upgrade.token().is_none()
+            && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if is_safe { Repeatable::Yes } else { Repeatable::No }
+    }
+}
+
+/// What becomes of a request because of who asks.
+#[derive(Debug)]
+pub(super) struct Judgement<'p> {
+    pub(super) decision: Decision,
+    /// In mode `auth`.
+    as_whom: Option<Cow<'p, Impersonation>>,
+    /// Whether a stream that can be recorded may leave unrecorded.
+    stream: Stream,
+}
+
+/// Reads what a request asks for, and takes the headers away that are about its connection.
+pub(super) fn read(head: &mut RequestHead, base: &Base) -> Result<Asked, Refusal> {
     let route = classify(&head.method, &head.target)
         .map_err(|error| Refusal::new(Reason::Path, format!("cannot read the path: {error}")))?;
+    if !base.prefix().is_empty() && has_dots(route.target()) {
+        // What stands before the API server may clean paths, and then the request leaves the prefix with our credentials.
+        return Err(Refusal::new(Reason::Path, "the path has a `.` or `..` segment"));
+    }
     let mut hop = take_hop(&mut head.headers)?;
     if head.version == Version::Http10 {
         // HTTP/1.0 can neither switch nor read chunks.
@@ -59,29 +81,41 @@ pub(super) fn judge(head: &mut RequestHead, peer: &Peer, streams: UnrecordedStre
         let message = "a request that switches protocols has no body";
         return Err(Refusal::new(Reason::Request, message));
     }
+    Ok(Asked { route, hop })
+}
+
+/// Judges a request by the peer's grants. They decide whether it is recorded; nothing in the request does. `headers` are
+/// those that [`read`] left.
+pub(super) fn judge<'p>(
+    asked: &Asked,
+    headers: &HeaderMap,
+    peer: &'p Peer,
+    mode: Mode,
+    streams: UnrecordedStreams,
+) -> Result<Judgement<'p>, Refusal> {
     let policy = policy(peer)?;
-    let decision = decide(&policy, &route, &hop.upgrade, streams);
+    let decision = decide(&policy, &asked.route, &asked.hop.upgrade, streams);
+    let as_whom = match mode {
+        Mode::Auth => Some(impersonation(peer, headers)?),
+        Mode::NoAuth => None,
+    };
     let stream = match policy.on_failure {
         OnFailure::Open => Stream::MayPass,
         OnFailure::Closed => Stream::MustNotLeave,
     };
-    Ok(Judgement { route, hop, decision, stream })
+    Ok(Judgement { decision, as_whom, stream })
 }
 
-/// Makes what is sent out of what came. The headers of `head` are those that [`judge`] left.
+/// Makes what is sent out of what came. The headers of `head` are those that [`read`] left.
 pub(super) fn prepare<'p>(
     head: RequestHead,
-    judgement: Judgement,
-    peer: &'p Peer,
-    mode: Mode,
+    asked: Asked,
+    judgement: Judgement<'p>,
     base: &Base,
 ) -> Result<Prepared<'p>, Refusal> {
     let RequestHead { method, mut headers, framing, .. } = head;
-    let Judgement { route, hop, stream, .. } = judgement;
-    let as_whom = match mode {
-        Mode::Auth => Some(impersonation(peer, &headers)?),
-        Mode::NoAuth => None,
-    };
+    let Asked { route, hop } = asked;
+    let Judgement { as_whom, stream, .. } = judgement;
     strip_forwarding(&mut headers);
     if let Some(as_whom) = &as_whom {
         strip_identity(&mut headers);
@@ -92,10 +126,6 @@ pub(super) fn prepare<'p>(
     if !headers.contains_key(HOST) {
         let host = HeaderValue::from_str(&base.authority());
         headers.insert(HOST, host.map_err(|_| Refusal::new(Reason::Request, "the request names no host"))?);
-    }
-    if !base.prefix().is_empty() && has_dots(route.target()) {
-        // What stands before the API server may clean paths, and then the request leaves the prefix with our credentials.
-        return Err(Refusal::new(Reason::Path, "the path has a `.` or `..` segment"));
     }
     let target = [base.prefix().as_bytes(), route.target()].concat();
     Ok(Prepared { method, target, headers, route, hop, as_whom, framing, stream })
@@ -131,13 +161,6 @@ impl Prepared<'_> {
         let mut bytes = Vec::with_capacity(1024);
         write_request(&mut bytes, &self.method, &self.target, &self.headers);
         Ok(bytes)
-    }
-
-    /// Whether it may be sent again when it is not known whether it arrived.
-    pub(super) fn is_safe(&self) -> bool {
-        self.framing == Framing::None
-            && self.hop.upgrade.token().is_none()
-            && matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
     }
 }
 

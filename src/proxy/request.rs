@@ -13,6 +13,7 @@ use super::exchange::{Exchange, Failure};
 use super::forward::{self, Prepared};
 use super::headers::{Upgrade, is_trailer, set_hop, take_hop};
 use super::lane::{Lane, Sink, Source};
+use super::policy::Decision;
 use super::pool::{Link, Repeatable};
 use super::refusal::{Reason, Refusal};
 use super::reply::{self, After};
@@ -40,6 +41,12 @@ enum Ended {
     Refused(Refusal),
     /// Nothing more: it is gone, or something is missing that it must notice.
     Aborted,
+}
+
+/// What it takes to send a request.
+struct Reached {
+    credentials: Credentials,
+    link: Link,
 }
 
 /// The client's side of a request, as long as no answer has begun.
@@ -94,36 +101,35 @@ async fn forward(
     client: &Client,
     entry: &mut Entry,
 ) -> Result<Answered, Ended> {
-    let peer = caller(connection, shared, entry).await?;
-    entry.identified(&peer);
-    let judgement = forward::judge(&mut head, &peer, shared.options.unrecorded_streams)?;
-    entry.judged(&judgement.route);
-    shared.metrics.attempted(&judgement.decision);
-    for warning in judgement.decision.verdict.as_ref().map_err(Clone::clone)? {
-        shared.metrics.unrecorded(*warning);
-        entry.warned(*warning);
-    }
+    let options = &shared.options;
     let base = shared.pool.upstream().base();
-    let mut prepared = forward::prepare(head, judgement, &peer, shared.options.mode, base)?;
-    entry.prepared(prepared.as_whom.as_deref());
-    shared.metrics.proxied();
+    let first = caller(connection, shared, entry).await?;
+    entry.identified(&first);
+    let asked = forward::read(&mut head, base)?;
+    entry.judged(&asked.route);
+    let by = |peer| forward::judge(&asked, &head.headers, peer, options.mode, options.unrecorded_streams);
+    let mut judgement = by(&first)?;
+    shared.metrics.attempted(&judgement.decision);
+    admit(shared, &judgement.decision, entry)?;
 
     // Sent a second time at most once for each reason: a dead connection, credentials that went stale.
+    let repeatable = asked.repeatable(&head);
     let mut may_redial = true;
     let mut may_renew = true;
     let mut resend: Option<Vec<u8>> = None;
+    let mut reached = reach(connection, shared, repeatable, may_redial, entry).await?;
+    // Credentials and connections may have taken their time. Whoever it is by now, and may do, is what counts.
+    let peer = caller(connection, shared, entry).await?;
+    if peer != first {
+        entry.identified(&peer);
+        judgement = by(&peer)?;
+        admit(shared, &judgement.decision, entry)?;
+    }
+    let mut prepared = forward::prepare(head, asked, judgement, base)?;
+    entry.prepared(prepared.as_whom.as_deref());
+    shared.metrics.proxied();
     loop {
-        let credentials = connection.unless_gone(shared.pool.upstream().credentials()).await.ok_or(Ended::Aborted)?;
-        let credentials = credentials.map_err(|error| {
-            entry.failed(&error);
-            no_credentials()
-        })?;
-        let mut link = link(connection, shared, &prepared, may_redial, entry).await?;
-        // Credentials and connections may have taken their time. Whoever it is by now, and may do, is what counts.
-        if caller(connection, shared, entry).await? != peer {
-            let message = "what you are granted changed while the API server was being reached; ask again";
-            return Err(Refusal::new(Reason::Stale, message).into());
-        }
+        let Reached { credentials, mut link } = reached;
         let bytes = prepared.head(base, credentials.authorization())?;
         let lane = prepared.lane(bytes, resend.as_deref(), shared.options.mode);
         let used = link.used;
@@ -131,8 +137,9 @@ async fn forward(
             Exchange::new(&mut connection.client, &mut connection.inbox, &mut link, lane, client.version);
         let answer = match exchange.head().await {
             Ok(answer) => answer,
-            Err(Failure::NoAnswer(_)) if used && may_redial && prepared.is_safe() => {
+            Err(Failure::NoAnswer(_)) if used && may_redial && repeatable == Repeatable::Yes => {
                 may_redial = false;
+                reached = reach_again(connection, shared, repeatable, may_redial, &peer, entry).await?;
                 continue;
             }
             Err(failure) => return Err(gave_up(failure, shared, entry)),
@@ -145,6 +152,7 @@ async fn forward(
                 prepared.framing == Framing::None && prepared.hop.upgrade.token().is_none() || copy.is_some();
             if is_renewed && std::mem::take(&mut may_renew) && is_whole {
                 resend = copy;
+                reached = reach_again(connection, shared, repeatable, may_redial, &peer, entry).await?;
                 continue;
             }
             let message = "the API server does not accept the credentials of the proxy at the moment";
@@ -195,26 +203,57 @@ async fn caller(connection: &mut Connection, shared: &Shared, entry: &mut Entry)
     })
 }
 
-/// A connection for the request: one that waits, or else a new one.
-async fn link(
+/// Lets a request pass, unless it must not.
+fn admit(shared: &Shared, decision: &Decision, entry: &Entry) -> Result<(), Refusal> {
+    for warning in decision.verdict.as_ref().map_err(Clone::clone)? {
+        shared.metrics.unrecorded(*warning);
+        entry.warned(*warning);
+    }
+    Ok(())
+}
+
+/// What a request needs to be sent: credentials, and a connection, one that waits or else a new one.
+async fn reach(
     connection: &mut Connection,
     shared: &Shared,
-    prepared: &Prepared<'_>,
+    repeatable: Repeatable,
     may_wait: bool,
     entry: &mut Entry,
-) -> Result<Link, Ended> {
-    let repeatable = if prepared.is_safe() { Repeatable::Yes } else { Repeatable::No };
+) -> Result<Reached, Ended> {
+    let credentials = connection.unless_gone(shared.pool.upstream().credentials()).await.ok_or(Ended::Aborted)?;
+    let credentials = credentials.map_err(|error| {
+        entry.failed(&error);
+        no_credentials()
+    })?;
     if may_wait && let Some(link) = shared.pool.take(repeatable) {
-        return Ok(link);
+        return Ok(Reached { credentials, link });
     }
     let dialled = connection.unless_gone(shared.pool.dial()).await.ok_or(Ended::Aborted)?;
-    dialled.map_err(|error| {
+    let link = dialled.map_err(|error| {
         entry.failed(&error);
         if matches!(error, DialError::Credentials(_)) {
-            return no_credentials().into();
+            return no_credentials();
         }
-        upstream_failed(Refusal::new(Reason::Upstream, format!("cannot reach the API server: {error}")), shared).into()
-    })
+        upstream_failed(Refusal::new(Reason::Upstream, format!("cannot reach the API server: {error}")), shared)
+    })?;
+    Ok(Reached { credentials, link })
+}
+
+/// The same for a request that is already written for `peer`, who must still be the one who asks.
+async fn reach_again(
+    connection: &mut Connection,
+    shared: &Shared,
+    repeatable: Repeatable,
+    may_wait: bool,
+    peer: &Peer,
+    entry: &mut Entry,
+) -> Result<Reached, Ended> {
+    let reached = reach(connection, shared, repeatable, may_wait, entry).await?;
+    if *caller(connection, shared, entry).await? == *peer {
+        return Ok(reached);
+    }
+    let message = "what you are granted changed while the API server was being reached; ask again";
+    Err(Refusal::new(Reason::Stale, message).into())
 }
 
 /// For the peer, whom it does not concern how the proxy gets its credentials.
