@@ -104,7 +104,8 @@ pub struct Route {
 pub enum Writing {
     /// So that everybody reads the same.
     Canonical,
-    /// With an empty or dot segment, an escaped slash or letter, or a trailing slash.
+    /// With an empty or dot segment, an escaped slash or letter, a trailing slash, or so that whoever cleans the path
+    /// finds another one.
     Odd,
 }
 
@@ -188,6 +189,7 @@ fn kind(tokens: &[&[u8]], reading: Reading<'_>) -> (Kind, usize, Rest) {
     match (shape.resource(), subresource) {
         // One word more decides, and the kubelet cleans what it gets: all of it must be plain.
         (b"nodes", b"proxy") => (kind, tokens.len(), Rest::Slash),
+        // Only as long as nobody who cleans the path is led to another subresource, or to another object.
         (_, b"proxy") => (kind, deciding, Rest::Open),
         // Nothing that is served has anything there, so whoever cleans a path shall find nothing to clean.
         _ => (kind, tokens.len(), Rest::Closed),

@@ -102,11 +102,11 @@ pub(super) fn has_dots(decoded: &[u8]) -> bool {
 /// What may follow the part of a path that decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// Other tokens, but no slash behind the last one.
+    /// Other tokens, as long as they stay below it, but no slash behind the last one that decides.
     Closed,
     /// The same, and one trailing slash.
     Slash,
-    /// Anything at all: it belongs to somebody else.
+    /// Anything that stays below it, however it is written: it belongs to somebody else.
     Open,
 }
 
@@ -128,11 +128,37 @@ pub(super) fn is_canonical(path: &[u8], tokens: &[&[u8]], count: usize, rest: Re
         }
     }
     match rest {
-        Rest::Open => true,
-        _ if count < tokens.len() => true,
-        Rest::Closed => segments.next().is_none(),
+        // The first tokens were written plainly, so those behind them begin where these segments do.
+        _ if rest == Rest::Open || count < tokens.len() => {
+            !climbs(segments.map(unescaped_dots)) && !climbs(tokens.iter().skip(count).copied())
+        }
+        Rest::Open | Rest::Closed => segments.next().is_none(),
         Rest::Slash => segments.next().is_none_or(<[u8]>::is_empty) && segments.next().is_none(),
     }
+}
+
+/// Whether whoever cleans this path leaves the place where it begins.
+///
+/// As Go's `path.Clean` does it: empty segments go first. To those who keep them, `..` leads less far up.
+fn climbs<'a>(segments: impl Iterator<Item = &'a [u8]>) -> bool {
+    let mut depth = 0_usize;
+    for segment in segments {
+        match segment {
+            b"" | b"." => {}
+            b".." => match depth.checked_sub(1) {
+                Some(above) => depth = above,
+                None => return true,
+            },
+            _ => depth += 1,
+        }
+    }
+    false
+}
+
+/// A raw segment as those read it who split at slashes before they decode; only its dots matter.
+fn unescaped_dots(segment: &[u8]) -> &[u8] {
+    let dots: [&[u8]; 2] = [b".", b".."];
+    dots.into_iter().find(|dots| is_written_as(segment, dots)).unwrap_or(segment)
 }
 
 /// Whether a segment is not empty, no dot segment and escapes nothing that is unreserved.
@@ -278,6 +304,38 @@ mod tests {
         assert!(is_canonical(path, &tokens, 7, Rest::Closed));
         assert!(!is_canonical(path, &tokens, 8, Rest::Open));
         assert!(!is_canonical(b"/a%2Fb/c", &[b"a", b"b", b"c"], 1, Rest::Open));
+    }
+
+    #[test]
+    fn what_belongs_to_somebody_else_stays_below() {
+        for (rest, stays) in [
+            ("", true),
+            ("/", true),
+            ("//", true),
+            ("/..", false),
+            ("/../", false),
+            ("/x/..", true),
+            ("/x/../..", false),
+            ("/x/../../proxy/y", false),
+            ("//../x", false),
+            ("/./../x", false),
+            ("/x//../../y", false),
+            ("/%2e%2E/x", false),
+            ("/.%2e/x", false),
+            ("/x%2F..%2F..", false),
+            ("/..%2Fx", false),
+            // One segment or two, according to the reader: the lower count decides.
+            ("/a%2Fb/../../c", false),
+            ("/a%2Fb/../c", true),
+            ("/a/b/../../c", true),
+            ("/...", true),
+            ("/..x/.x./x..", true),
+            ("/%252e%252e/x", true),
+        ] {
+            let path = format!("/a/proxy{rest}");
+            let decoded = decode(path.as_bytes()).unwrap();
+            assert_eq!(is_canonical(path.as_bytes(), &tokens(&decoded), 2, Rest::Open), stays, "{path}");
+        }
     }
 
     #[test]

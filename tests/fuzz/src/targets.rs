@@ -11,7 +11,7 @@ use tailpod::proxy::grants::CAPABILITY;
 use tailpod::proxy::headers::{self, says_identity};
 use tailpod::proxy::outgoing::{AsWhom, Judged, Outgoing, Stream, check_outgoing};
 use tailpod::proxy::proxy_protocol;
-use tailpod::proxy::route::{self, Kind, Query};
+use tailpod::proxy::route::{self, Kind, Query, RequestInfo};
 
 /// What is held to whatever bytes come; panics where it does not hold.
 pub type Target = fn(&[u8]);
@@ -39,10 +39,33 @@ pub fn route(data: &[u8]) {
         && judged.info.resource == "pods"
         && ["exec", "attach"].contains(&judged.info.subresource.as_str());
     assert_eq!(matches!(judged.kind, Kind::Session(_)), is_session);
+    if judged.is_canonical() && judged.derived.is_ok() {
+        let cleaned = route::classify(&Method::GET, &clean(data)).unwrap();
+        assert_eq!(cleaned.kind, judged.kind, "cleaning leads elsewhere");
+        let said = |info: &RequestInfo| {
+            (info.namespace.clone(), info.resource.clone(), info.name.clone(), info.subresource.clone())
+        };
+        assert_eq!(said(&cleaned.info), said(&judged.info), "cleaning leads elsewhere");
+    }
     if is_session && judged.is_canonical() {
         let path = data.split(|byte| *byte == b'?').next().unwrap();
         assert!(!path.windows(2).any(|pair| pair == b"//") && !path.ends_with(b"/"));
     }
+}
+
+/// A target with its path cleaned as Go's `path.Clean` does, before anything is decoded but the dots.
+fn clean(target: &[u8]) -> Vec<u8> {
+    let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for segment in target[..end].split(|byte| *byte == b'/') {
+        let dots = String::from_utf8_lossy(segment).to_lowercase().replace("%2e", ".");
+        match dots.as_str() {
+            "" | "." => {}
+            ".." => drop(kept.pop()),
+            _ => kept.push(segment),
+        }
+    }
+    [b"/", &kept.join(&b'/')[..], &target[end..]].concat()
 }
 
 /// A PROXY header: any split gives the same, and no more is taken than there is.
