@@ -17,6 +17,7 @@ use super::policy::{Decision, OnFailure, decide, policy};
 use super::pool::Repeatable;
 use super::refusal::{Reason, Refusal};
 use super::route::{Route, classify, has_dots};
+use super::subprotocol::strip_token;
 use super::{Mode, UnrecordedStreams};
 use crate::http1::{Framing, RequestHead, Version, write_request};
 use crate::k8s::upstream::Base;
@@ -119,6 +120,7 @@ pub(super) fn prepare<'p>(
     strip_forwarding(&mut headers);
     if let Some(as_whom) = &as_whom {
         strip_identity(&mut headers);
+        strip_token(&mut headers);
         impersonate(&mut headers, as_whom);
     }
     frame(&mut headers, &method, framing);

@@ -155,7 +155,7 @@ pub fn says_identity(name: &str) -> bool {
 }
 
 /// Whether a name is another one, its underscores taken for hyphens.
-fn is_folded(name: &str, known: &str) -> bool {
+pub(super) fn is_folded(name: &str, known: &str) -> bool {
     name.len() == known.len() && begins(name, known)
 }
 

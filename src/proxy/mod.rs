@@ -40,6 +40,7 @@ mod serve;
 pub mod serve_config;
 pub mod status;
 mod stream;
+pub mod subprotocol;
 mod tls;
 mod upgrade;
 mod withdraw;

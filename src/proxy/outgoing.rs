@@ -10,6 +10,7 @@ use hyper::header::{
 use super::access::{IMPERSONATE_GROUP, IMPERSONATE_USER, Impersonation};
 use super::headers::{Upgrade, says_identity};
 use super::route::{self, Kind};
+use super::subprotocol::token_header;
 
 /// What is about to be written.
 #[derive(Clone, Copy, Debug)]
@@ -138,7 +139,8 @@ fn check_identity(
         return Err(Invariant::Authorization);
     }
     let ours = [IMPERSONATE_USER, IMPERSONATE_GROUP, AUTHORIZATION];
-    match headers.keys().find(|name| says_identity(name.as_str()) && !ours.contains(name)) {
+    let other = headers.keys().find(|name| says_identity(name.as_str()) && !ours.contains(name));
+    match other.or_else(|| token_header(headers)) {
         Some(other) => Err(Invariant::Identity(other.clone())),
         None => Ok(()),
     }
@@ -236,6 +238,10 @@ mod tests {
             (with(&[("impersonate_user", "root")]), other("impersonate_user")),
             (with(&[("x-remote-user", "root")]), other("x-remote-user")),
             (with(&[("proxy-authorization", "x")]), other("proxy-authorization")),
+            (
+                with(&[("sec-websocket-protocol", "v5, base64url.bearer.authorization.k8s.io.dG9r")]),
+                other("sec-websocket-protocol"),
+            ),
             (with(&[("host", "other")]), Err(Invariant::Host)),
             (without("host"), Err(Invariant::Host)),
             (with(&[("connection", "impersonate-user")]), Err(Invariant::Connection)),

@@ -163,6 +163,7 @@ const PURE: &[&str] = &[
     "proxy/route/selector.rs",
     "proxy/serve_config.rs",
     "proxy/status.rs",
+    "proxy/subprotocol.rs",
     "settings/merge.rs",
     "settings/parse.rs",
     "settings/print.rs",

@@ -12,6 +12,7 @@ use tailpod::proxy::headers::{self, says_identity};
 use tailpod::proxy::outgoing::{AsWhom, Judged, Outgoing, Stream, check_outgoing};
 use tailpod::proxy::proxy_protocol;
 use tailpod::proxy::route::{self, Kind, Query, RequestInfo};
+use tailpod::proxy::subprotocol;
 
 /// What is held to whatever bytes come; panics where it does not hold.
 pub type Target = fn(&[u8]);
@@ -102,6 +103,7 @@ pub fn headers(data: &[u8]) {
     let Ok(as_whom) = impersonation(&peer, &headers) else { return };
     headers::strip_forwarding(&mut headers);
     headers::strip_identity(&mut headers);
+    subprotocol::strip_token(&mut headers);
     assert!(!headers.keys().any(|name| says_identity(name.as_str())));
     assert!(!headers.keys().any(|name| folded(name).starts_with("impersonate-")));
     let kept: Vec<_> = headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();

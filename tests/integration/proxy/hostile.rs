@@ -240,6 +240,9 @@ impl Case {
         if names.iter().any(|name| says_identity(name) && !known.contains(&name.as_str())) {
             return fail("another identity");
         }
+        if seen.head.to_lowercase().contains("base64url.bearer.") {
+            return fail("a token among the subprotocols");
+        }
         let body = String::from_utf8_lossy(&seen.body).to_lowercase();
         if body.contains("impersonate") || body.contains("authorization") || body.contains("transfer-encoding") {
             return fail("identity or framing in a trailer");

@@ -129,3 +129,31 @@ async fn a_megabyte_each_way_at_once_arrives_whole() {
         done.unwrap();
     }
 }
+
+/// What a browser does that can set no `Authorization`. Whose token it is, only noauth leaves to the API server.
+#[tokio::test]
+async fn a_token_among_the_subprotocols_is_the_clients_word_about_itself() {
+    const TOKEN: &str = "base64url.bearer.authorization.k8s.io.ZXZpbA";
+    let offer = |line: &str| {
+        format!("GET {PATH} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{line}\r\n")
+    };
+    let one = format!("Sec-WebSocket-Protocol: v5.channel.k8s.io, {TOKEN},v4.channel.k8s.io\r\n");
+    let several =
+        format!("Sec-WebSocket-Protocol: b, a\r\nSec-WebSocket-Protocol: {TOKEN}\r\nSec-WebSocket-Protocol: c\r\n");
+    let alone = format!("Sec-WebSocket-Protocol: {TOKEN}\r\n");
+    let world = World::start(&[]).await;
+    for (number, (line, kept)) in
+        [(&one, &["v5.channel.k8s.io, v4.channel.k8s.io"][..]), (&several, &["b, a", "c"]), (&alone, &[])]
+            .iter()
+            .enumerate()
+    {
+        assert_eq!(world.ask(&offer(line)).await.status, 200);
+        let seen = world.upstream.request(number).await;
+        assert_eq!(seen.all("sec-websocket-protocol"), *kept, "{}", seen.head);
+        assert_eq!((seen.all("upgrade"), seen.all("impersonate-user").len()), (vec!["websocket"], 1));
+    }
+    let world = World::start(&["--mode", "noauth"]).await;
+    assert_eq!(world.ask(&offer(&one)).await.status, 200);
+    let offered = format!("v5.channel.k8s.io, {TOKEN},v4.channel.k8s.io");
+    assert_eq!(world.upstream.request(0).await.all("sec-websocket-protocol"), [offered.as_str()]);
+}
