@@ -54,6 +54,10 @@ pub(super) struct Exchange<'a> {
     is_refused: bool,
     scanner: Scanner,
     interim: usize,
+    /// An interim answer is with the client, or on its way there.
+    has_passed: bool,
+    /// The answer's own head is with the client, or on its way there.
+    has_head: bool,
     client_version: Version,
 }
 
@@ -68,7 +72,19 @@ impl<'a> Exchange<'a> {
     ) -> Self {
         let down = Lane::new(Vec::new(), Source::Done, Sink::Plain, headers::is_trailer);
         let scanner = Scanner::default();
-        Self { client, client_in, link, up, down, is_refused: false, scanner, interim: 0, client_version }
+        Self {
+            client,
+            client_in,
+            link,
+            up,
+            down,
+            is_refused: false,
+            scanner,
+            interim: 0,
+            has_passed: false,
+            has_head: false,
+            client_version,
+        }
     }
 
     /// The head of the final answer, or of a 101. Interim answers are passed on.
@@ -86,6 +102,7 @@ impl<'a> Exchange<'a> {
         mut note: impl FnMut(u64, u64),
     ) -> Result<(), Failure> {
         self.down.push(head);
+        self.has_head = true;
         self.down.begin(source, sink);
         poll_fn(|cx| {
             let polled = self.poll_body(cx);
@@ -100,9 +117,16 @@ impl<'a> Exchange<'a> {
         self.up.is_done()
     }
 
-    /// Whether nothing has been passed on to the client yet, neither a head nor an interim answer.
-    pub(super) fn is_unanswered(&self) -> bool {
-        !self.down.has_begun()
+    /// Whether the client has heard nothing yet, so that everything may begin anew without its notice. What an interim
+    /// answer says it would hear twice.
+    pub(super) fn is_unheard(&self) -> bool {
+        !self.has_passed && !self.has_head
+    }
+
+    /// Whether an answer of ours would be read as one: not within what has begun to leave. Whole interim answers may
+    /// stand before it.
+    pub(super) fn takes_answer(&self) -> bool {
+        !self.down.has_begun() || (!self.has_head && self.down.is_idle())
     }
 
     /// The body, if it was copied and has been read completely.
@@ -113,7 +137,9 @@ impl<'a> Exchange<'a> {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Failure>> {
         self.poll_request(cx)?;
         loop {
-            if let Poll::Ready(Err(_)) = self.poll_down(cx) {
+            // What the API server says next is read once the client has what it said before: interim answers are no way
+            // to fill our memory.
+            if ready!(self.poll_down(cx)).is_err() {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
             match self.scanner.end(self.link.inbox.bytes()) {
@@ -189,6 +215,7 @@ impl<'a> Exchange<'a> {
             let mut bytes = Vec::with_capacity(256);
             write_response(&mut bytes, head.status, &head.reason, &head.headers);
             self.down.push(&bytes);
+            self.has_passed = true;
         }
         Ok(())
     }

@@ -111,11 +111,11 @@ impl Lane {
         Self::new(Vec::new(), Source::UntilClose, Sink::Plain, |_| true)
     }
 
-    /// Writes `bytes` next. Nothing else may be on its way but what was given to this.
+    /// Writes `bytes` next. Nothing else may be on its way.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.before.drain(..self.gone);
-        self.gone = 0;
-        self.before.extend_from_slice(bytes);
+        debug_assert!(self.is_idle(), "something else is on its way");
+        (self.gone, self.has_begun) = (0, false);
+        self.before = bytes.to_vec();
     }
 
     /// Begins another body behind what was pushed.
@@ -134,7 +134,7 @@ impl Lane {
         copy.filter(|_| self.is_read())
     }
 
-    /// Whether any byte has left.
+    /// Whether any byte has left since something was pushed last.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
     }
@@ -154,7 +154,8 @@ impl Lane {
         self.moved
     }
 
-    fn is_idle(&self) -> bool {
+    /// Whether nothing that was loaded waits to leave.
+    pub(super) fn is_idle(&self) -> bool {
         self.gone == self.before.len() && self.piece == 0 && self.after.is_empty()
     }
 

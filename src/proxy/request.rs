@@ -137,12 +137,14 @@ async fn forward(
             Exchange::new(&mut connection.client, &mut connection.inbox, &mut link, lane, client.version);
         let answer = match exchange.head().await {
             Ok(answer) => answer,
-            Err(Failure::NoAnswer(_)) if used && may_redial && repeatable == Repeatable::Yes => {
+            Err(Failure::NoAnswer(_))
+                if used && may_redial && repeatable == Repeatable::Yes && exchange.is_unheard() =>
+            {
                 may_redial = false;
                 reached = reach_again(connection, shared, repeatable, may_redial, &peer, entry).await?;
                 continue;
             }
-            Err(failure) => return Err(gave_up(failure, shared, entry)),
+            Err(failure) => return Err(gave_up(failure, exchange.takes_answer(), shared, entry)),
         };
         entry.answered(answer.status);
         if is_ours(shared, &prepared, answer.status) {
@@ -150,7 +152,7 @@ async fn forward(
             let copy = exchange.take_copy().or_else(|| resend.take());
             let is_whole =
                 prepared.framing == Framing::None && prepared.hop.upgrade.token().is_none() || copy.is_some();
-            if is_renewed && std::mem::take(&mut may_renew) && is_whole {
+            if is_renewed && std::mem::take(&mut may_renew) && is_whole && exchange.is_unheard() {
                 resend = copy;
                 reached = reach_again(connection, shared, repeatable, may_redial, &peer, entry).await?;
                 continue;
@@ -173,10 +175,10 @@ async fn forward(
         let source = Source::new(framing, Extensions::Ignore);
         let done = exchange.answer(&head, source, sink, |up, down| entry.moved(up, down)).await;
         let is_sent = exchange.is_sent();
-        let is_unanswered = exchange.is_unanswered();
+        let takes_answer = exchange.takes_answer();
         if let Err(failure) = done {
-            if is_unanswered && matches!(failure, Failure::Truncated(_)) {
-                return Err(gave_up(failure, shared, entry));
+            if takes_answer {
+                return Err(gave_up(failure, takes_answer, shared, entry));
             }
             if sink == Sink::Plain && matches!(framing, Framing::Chunked | Framing::UntilClose) {
                 // The end of the connection is the end of the body: only a reset says that it is not.
@@ -273,15 +275,17 @@ async fn renew(shared: &Shared, credentials: &Credentials) -> bool {
     shared.pool.upstream().rejected(credentials).await
 }
 
-fn gave_up(failure: Failure, shared: &Shared, entry: &mut Entry) -> Ended {
+/// Without `takes_answer` the client is in the middle of another one.
+fn gave_up(failure: Failure, takes_answer: bool, shared: &Shared, entry: &mut Entry) -> Ended {
     entry.failed(&failure);
-    match failure {
-        Failure::ClientGone => Ended::Aborted,
-        Failure::BadBody(error) => Refusal::new(Reason::Request, error.to_string()).into(),
+    let refusal = match failure {
+        Failure::ClientGone => return Ended::Aborted,
+        Failure::BadBody(error) => Refusal::new(Reason::Request, error.to_string()),
         Failure::NoAnswer(_) | Failure::BadAnswer(_) | Failure::Truncated(_) => {
-            upstream_failed(Refusal::new(Reason::Upstream, failure.to_string()), shared).into()
+            upstream_failed(Refusal::new(Reason::Upstream, failure.to_string()), shared)
         }
-    }
+    };
+    if takes_answer { refusal.into() } else { Ended::Aborted }
 }
 
 fn upstream_failed(refusal: Refusal, shared: &Shared) -> Refusal {

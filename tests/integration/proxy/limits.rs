@@ -17,7 +17,7 @@ fn say(text: &str) -> Step {
 }
 
 /// Resident memory of the proxy, KiB.
-fn resident(world: &World) -> u64 {
+pub(super) fn resident(world: &World) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", world.proxy.pid())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
     line.trim().trim_end_matches(" kB").parse().expect("a number")

@@ -10,6 +10,7 @@ mod framing;
 mod hostile;
 mod identity;
 mod inside;
+mod interim;
 mod limits;
 mod log;
 mod operation;
