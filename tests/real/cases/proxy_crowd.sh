@@ -1,0 +1,36 @@
+# A hundred thousand connections that are closed at once, say nothing, stop half-way, send garbage or ask: peers are
+# served during it and after, and memory stays flat.
+# personas: proxy-serve
+. "$HERE/proxy.sh"
+lab_of lab:admins
+resident() { awk '$1 == "VmRSS:" { print $2 }' "/proc/${pid[proxy]}/status"; }
+served() { KUBECONFIG=$CASE/client.kubeconfig KUBECACHEDIR=$CASE/kubecache timeout 10 kubectl get namespace "$NS" >/dev/null; }
+address=$(node client '.TailscaleIPs[0]')
+crowd() {
+  subject=(python3 "$HERE/../clients/crowd.py" "$proxy_port" "$2" "$address")
+  start "$1"
+}
+# answered NAME CONNECTIONS: everybody who asked had the answer that was theirs.
+answered() {
+  is "the end of $1" "$(tail -n 1 "${log[$1]}")" "$2 connections, 200: $(($2 / 40 - $2 / 10000)), 500: $(($2 / 10000)), else: {}"
+}
+# The first of them fill what is kept for later: pools, buffers, the allocator.
+crowd warm 10000
+exits warm 0 40
+answered warm 10000
+served || fail "not served after the first"
+before=$(resident)
+crowd crowd 100000
+times=0
+while running crowd; do
+  served || fail "not served within 10 s during it, after $times times"
+  times=$((times + 1))
+done
+exits crowd 0 1
+answered crowd 100000
+served || fail "not served after it"
+after=$(resident)
+echo "served $times times during it; resident: $before KB, after the crowd $after KB"
+[ "$times" -ge 5 ] || fail "it was over after $times requests, too soon to say much"
+[ $((after - before)) -lt 4096 ] || fail "memory grew from $before KB to $after KB"
+seen_as "$(login client)" lab:admins
