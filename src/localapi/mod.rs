@@ -18,6 +18,7 @@ pub mod types;
 pub mod watch;
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::net::UnixStream;
 
 pub use self::error::{Error, ErrorKind, Owner, Right, SocketPermission};
 pub use self::mailbox::{Bus, BusEvent, Change, Lost};
@@ -90,6 +92,15 @@ pub struct ServeConfig {
     pub document: Value,
     /// What a conditional change must name.
     pub etag: Option<String>,
+}
+
+/// The process that listens at the socket, as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// `None` when its process cannot be seen from here, as in a container beside this one.
+    pub pid: Option<i32>,
+    /// Its user.
+    pub uid: u32,
 }
 
 /// For what `whois` shall answer.
@@ -259,6 +270,15 @@ impl LocalApi {
         let target = format!("cert/{}?type=cert&min_validity=0s", query_escape(domain));
         let call = Call { right: Right::Write, total: limit, ..Call::get("cert").target(target) };
         self.transport.call(call, SMALL).await.map(drop)
+    }
+
+    /// The process that listens at the socket.
+    ///
+    /// # Errors
+    /// Nobody listens, or may be talked to.
+    pub async fn listener(&self) -> io::Result<Listener> {
+        let credentials = UnixStream::connect(&self.transport.socket).await?.peer_cred()?;
+        Ok(Listener { pid: credentials.pid().filter(|pid| *pid > 0), uid: credentials.uid() })
     }
 
     /// `GET whois` for a TCP connection's remote address; `None` when it is nobody on the tailnet.

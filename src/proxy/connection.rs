@@ -83,8 +83,9 @@ async fn begin(shared: &Shared, mut tcp: TcpStream, addr: SocketAddr) -> Option<
         }
     };
     let mut caller = Caller::new(SocketAddr::new(addr.ip().to_canonical(), addr.port()));
-    match caller.meet(&shared.identities).await {
-        Err(error @ Unknown::Nobody(_)) if shared.options.listen.client == Client::Peer => {
+    let ours = tcp.local_addr().ok()?;
+    match caller.meet(&shared.identities, ours).await {
+        Err(error @ (Unknown::Nobody(_) | Unknown::Stranger(_))) if shared.options.listen.client == Client::Peer => {
             shared.metrics.refused(Reason::Identity);
             tracing::info!("refused a connection: {error}");
             return None;

@@ -3,26 +3,29 @@
 //! An answer belongs to the accepted connection. It is used for at most [`Limits::identity`](super::Limits::identity), not
 //! once the netmap may have changed, and never found again by address: loopback ports are used again within
 //! milliseconds. A failure is never kept, and never answered from what was known before.
+//!
+//! tailscaled knows tailnet addresses whatever the port, and the ports of loopback that it dialled from. So only where peers
+//! come over loopback is a port asked about: a search for one holds up every other question ([`super::turns`]).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::access::Peer;
+use super::dialler::{Dialler, Diallers};
 use super::netmap::Netmap;
-use super::{Grants, Options};
+use super::turns::Turns;
+use super::{Client, Grants, Options};
 use crate::localapi::types::WhoIs;
 use crate::localapi::{LocalApi, Scope};
 
 /// For one lookup.
 const LIMIT: Duration = Duration::from_secs(5);
-/// In userspace mode tailscaled knows a connection just after it has dialled.
+/// In userspace mode tailscaled knows a connection just after it has dialled. Whoever is not known by then is nobody; most
+/// releases wait for it themselves.
 const REGISTERED: Duration = Duration::from_millis(250);
-/// Lookups at the same time. A burst of connections shall take neither all our descriptors nor all of tailscaled.
-const ABREAST: usize = 64;
 
 /// Why nobody is known to be there.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,9 @@ pub(super) enum Unknown {
     /// tailscaled does not know the address: not a tailnet peer.
     #[error("{0} is nobody on the tailnet")]
     Nobody(SocketAddr),
+    /// Not asked about: tailscaled did not make the connection, or too many wait already.
+    #[error("{0} is most likely nobody on the tailnet; tailscaled is not asked for so many")]
+    Stranger(SocketAddr),
     /// tailscaled could not be asked.
     #[error("cannot ask tailscaled who {0} is")]
     Unasked(SocketAddr, #[source] crate::localapi::Error),
@@ -48,13 +54,16 @@ pub(super) struct Identities {
     netmap: Netmap,
     grants: Grants,
     keep: Duration,
-    lookups: Semaphore,
+    client: Client,
+    diallers: Diallers,
+    turns: Turns,
 }
 
 /// The peer of one accepted connection.
 #[derive(Debug)]
 pub(super) struct Caller {
     addr: SocketAddr,
+    dialler: Dialler,
     /// The node that connected, by its stable id: whoever the address belongs to later, the connection stays its own.
     met: Option<String>,
     known: Option<Known>,
@@ -70,54 +79,63 @@ struct Known {
 impl Identities {
     pub(super) fn new(localapi: LocalApi, netmap: Netmap, options: &Options) -> Self {
         Self {
+            diallers: Diallers::new(localapi.clone()),
             localapi,
             netmap,
             grants: options.grants.clone(),
             keep: options.limits.identity,
-            lookups: Semaphore::new(ABREAST),
+            client: options.listen.client,
+            turns: Turns::default(),
         }
     }
 
+    /// Whether a connection from there is one that tailscaled may have made for a peer.
+    fn is_dialled(&self, addr: SocketAddr) -> bool {
+        self.client == Client::Peer && addr.ip().is_loopback()
+    }
+
     /// Who is at `addr`.
-    async fn ask(&self, addr: SocketAddr) -> Result<Peer, Unknown> {
+    async fn ask(&self, addr: SocketAddr, dialler: Dialler) -> Result<Peer, Unknown> {
         let service = async {
             match &self.grants {
                 Grants::Node => Ok(None),
                 Grants::NodeThenService(config) => {
                     let service = config.borrow().api_server.service.clone();
                     match service {
-                        Some(name) => self.whois(addr, Scope::Service(name.as_str())).await.map(Some),
+                        Some(name) => self.whois(addr, dialler, Scope::Service(name.as_str())).await.map(Some),
                         None => Ok(None),
                     }
                 }
             }
         };
-        let (node, service) = tokio::try_join!(self.whois(addr, Scope::Node), service)?;
+        let (node, service) = tokio::try_join!(self.whois(addr, dialler, Scope::Node), service)?;
         if service.as_ref().is_some_and(|service| service.node.stable_id != node.node.stable_id) {
             return Err(Unknown::Another(addr));
         }
         Ok(Peer::new(&node, service.as_ref()))
     }
 
-    async fn whois(&self, addr: SocketAddr, scope: Scope<'_>) -> Result<WhoIs, Unknown> {
+    async fn whois(&self, addr: SocketAddr, dialler: Dialler, scope: Scope<'_>) -> Result<WhoIs, Unknown> {
+        let asked = if self.is_dialled(addr) { addr } else { SocketAddr::new(addr.ip(), 0) };
         let lookup = async {
-            // It is never closed; without a turn the lookup would be late anyway.
-            let _turn = self.lookups.acquire().await;
-            self.localapi.whois(addr, scope).await
+            let turn = self.turns.wait(dialler).await.ok_or(Unknown::Stranger(addr))?;
+            match self.localapi.whois(asked, scope).await {
+                Ok(Some(answer)) => Ok(answer),
+                Ok(None) => {
+                    turn.was_for_nobody();
+                    Err(Unknown::Nobody(addr))
+                }
+                Err(error) => Err(Unknown::Unasked(addr, error)),
+            }
         };
-        match timeout(LIMIT, lookup).await {
-            Ok(Ok(Some(answer))) => Ok(answer),
-            Ok(Ok(None)) => Err(Unknown::Nobody(addr)),
-            Ok(Err(error)) => Err(Unknown::Unasked(addr, error)),
-            Err(_) => Err(Unknown::Late(addr)),
-        }
+        timeout(LIMIT, lookup).await.unwrap_or(Err(Unknown::Late(addr)))
     }
 }
 
 impl Caller {
     /// The client at `addr`, about whom nothing is known yet.
     pub(super) fn new(addr: SocketAddr) -> Self {
-        Self { addr, met: None, known: None }
+        Self { addr, dialler: Dialler::Tailscaled, met: None, known: None }
     }
 
     /// Its address.
@@ -125,10 +143,15 @@ impl Caller {
         self.addr
     }
 
-    /// Looks it up when its connection has just been accepted.
-    pub(super) async fn meet(&mut self, identities: &Identities) -> Result<(), Unknown> {
+    /// Looks it up when its connection has just been accepted, at `ours`.
+    pub(super) async fn meet(&mut self, identities: &Identities, ours: SocketAddr) -> Result<(), Unknown> {
+        let is_dialled = identities.is_dialled(self.addr);
+        if is_dialled {
+            self.dialler = identities.diallers.of(self.addr, ours).await;
+        }
+        let accepted = Instant::now();
         let mut met = self.peer(identities).await;
-        if matches!(met, Err(Unknown::Nobody(addr)) if addr.ip().is_loopback()) {
+        if is_dialled && matches!(met, Err(Unknown::Nobody(_))) && accepted.elapsed() < REGISTERED {
             sleep(REGISTERED).await;
             met = self.peer(identities).await;
         }
@@ -151,7 +174,9 @@ impl Caller {
         }
         self.known = None;
         let at = Instant::now();
-        let peer = Arc::new(identities.ask(self.addr).await?);
+        // Once it was known it waits for no stranger.
+        let dialler = if self.met.is_some() { Dialler::Tailscaled } else { self.dialler };
+        let peer = Arc::new(identities.ask(self.addr, dialler).await?);
         if *self.met.get_or_insert_with(|| peer.stable_id.clone()) != peer.stable_id {
             return Err(Unknown::Another(self.addr));
         }

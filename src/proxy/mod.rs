@@ -13,6 +13,7 @@ mod buffers;
 pub mod config;
 pub mod config_source;
 mod connection;
+mod dialler;
 mod exchange;
 pub mod explain;
 mod forward;
@@ -42,6 +43,7 @@ pub mod status;
 mod stream;
 pub mod subprotocol;
 mod tls;
+mod turns;
 mod upgrade;
 mod withdraw;
 

@@ -7,6 +7,7 @@
 //! first gets the last message again; in `Mode::Automatic` the node logs in at the pretend tailnet by itself.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub struct Daemon(Arc<Shared>);
 struct Shared {
     inner: Mutex<Inner>,
     changed: watch::Sender<u64>,
+    /// Held by a lookup, as the real daemon's lock is.
+    lookups: tokio::sync::Mutex<()>,
 }
 
 impl Daemon {
@@ -75,7 +78,11 @@ impl Daemon {
     }
 
     fn of(inner: Inner) -> Self {
-        Self(Arc::new(Shared { inner: Mutex::new(inner), changed: watch::Sender::new(0) }))
+        Self(Arc::new(Shared {
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(0),
+            lookups: tokio::sync::Mutex::default(),
+        }))
     }
 }
 
@@ -149,6 +156,11 @@ impl Daemon {
     /// Makes `whois` about an address answer something else when it is asked for the grants of this Service.
     pub fn set_whois_of(&self, service: &str, addr: &str, answer: Value) {
         self.set_whois(&format!("{addr} {service}"), answer);
+    }
+
+    /// How long `whois` searches for a port that it does not know; nobody else is answered meanwhile.
+    pub fn set_search(&self, time: Duration) {
+        self.change(|inner| inner.search = time);
     }
 
     /// What `cert/<name>?type=pair` answers: key and certificate as PEM.
@@ -367,6 +379,18 @@ impl Daemon {
             }
         };
         tokio::time::timeout(limit, found).await.map_err(|_| self.timeout(what, limit))
+    }
+
+    /// Who is at an address, as seen by a Service if one is named. Ports count on loopback alone.
+    pub(super) async fn look_up(&self, addr: &str, service: Option<&str>) -> Option<Value> {
+        let _lookup = self.0.lookups.lock().await;
+        let scoped = service.map(|service| format!("{addr} {service}"));
+        let known = scoped.and_then(|scoped| self.lock().who(&scoped)).or_else(|| self.lock().who(addr));
+        let search = self.lock().search;
+        if known.is_none() && addr.parse::<SocketAddr>().is_ok_and(|addr| addr.port() != 0) {
+            tokio::time::sleep(search).await;
+        }
+        known
     }
 
     fn timeout(&self, what: &str, limit: Duration) -> Timeout {

@@ -95,8 +95,9 @@ async fn route(daemon: &Daemon, request: Request<Bytes>) -> Outcome {
         Some(Fault::Hold) => daemon.healed().await,
         Some(fault) => return fail(fault).await,
     }
+    let is_whois = endpoint == "whois";
     let asked = Asked { if_match: head.headers.get(IF_MATCH).map(header), method: head.method, call };
-    Ok(dispatch(daemon, &asked))
+    Ok(if is_whois { whois(daemon, &asked).await } else { dispatch(daemon, &asked) })
 }
 
 async fn fail(fault: Fault) -> Outcome {
@@ -164,7 +165,6 @@ fn dispatch(daemon: &Daemon, asked: &Asked) -> Response<Reply> {
             with_json(StatusCode::OK, &if names.is_empty() { Value::Null } else { names.into() })
         }
         "serve-config" => serve_config(daemon, asked),
-        "whois" => whois(daemon, asked),
         "usermetrics" if minor < 78 => text(StatusCode::FORBIDDEN, "usermetrics debug flag not enabled\n"),
         "usermetrics" => text(StatusCode::OK, METRICS),
         "set-udp-gro-forwarding" | "check-udp-gro-forwarding" | "check-ip-forwarding" => {
@@ -275,16 +275,12 @@ fn serve_config(daemon: &Daemon, asked: &Asked) -> Response<Reply> {
     }
 }
 
-fn whois(daemon: &Daemon, asked: &Asked) -> Response<Reply> {
+async fn whois(daemon: &Daemon, asked: &Asked) -> Response<Reply> {
     let Some(addr) = asked.call.query_value("addr") else {
         return text(StatusCode::BAD_REQUEST, "missing 'addr' parameter\n");
     };
     let addr = addr.replace("%3A", ":").replace("%3a", ":").replace("%5B", "[").replace("%5D", "]");
-    let scoped = asked.call.query_value("svc_name").map(|service| format!("{addr} {service}"));
-    let inner = daemon.lock();
-    let answer = |key: &str| inner.whois.iter().find(|(known, _)| known == key).map(|(_, answer)| answer.clone());
-    let known = scoped.and_then(|key| answer(&key)).or_else(|| answer(&addr));
-    match known {
+    match daemon.look_up(&addr, asked.call.query_value("svc_name")).await {
         Some(answer) => with_json(StatusCode::OK, &answer),
         None => text(StatusCode::NOT_FOUND, "no match for IP:port\n"),
     }

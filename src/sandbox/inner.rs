@@ -1,8 +1,10 @@
 //! What the pretend daemon knows, and what its processes, callers and watchers do to it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -42,6 +44,7 @@ pub(super) struct Inner {
     pub(super) watchers: Vec<Watcher>,
     pub(super) last_message: Option<Value>,
     pub(super) whois: Vec<(String, Value)>,
+    pub(super) search: Duration,
     /// Key and certificate by name, as PEM.
     pub(super) certificates: BTreeMap<String, String>,
     pub(super) version: Option<Version>,
@@ -53,6 +56,24 @@ pub(super) struct Inner {
     pub(super) store: StateStore,
     /// What the store was last known to hold.
     pub(super) saved: State,
+}
+
+impl Inner {
+    /// Who is known at an address, written as it was said with [`Daemon::set_whois`]. A node has all ports of its addresses.
+    pub(super) fn who(&self, addr: &str) -> Option<Value> {
+        let exact = self.whois.iter().find(|(known, _)| known == addr);
+        let found = exact.or_else(|| self.whois.iter().find(|(known, _)| is_same_node(known, addr)));
+        found.map(|(_, answer)| answer.clone())
+    }
+}
+
+fn is_same_node(known: &str, asked: &str) -> bool {
+    let parts = |text: &str| {
+        let (addr, service) = text.split_once(' ').unwrap_or((text, ""));
+        let ip = addr.parse::<SocketAddr>().map(|addr| addr.ip()).or_else(|_| addr.parse()).ok()?;
+        Some((ip, service.to_owned()))
+    };
+    parts(known).is_some_and(|(ip, service)| !ip.is_loopback() && parts(asked) == Some((ip, service)))
 }
 
 /// A running `tailscaled` process.

@@ -5,6 +5,7 @@
 mod arrangements;
 mod bodies;
 mod clock;
+mod crowd;
 mod faults;
 mod framing;
 mod hostile;
