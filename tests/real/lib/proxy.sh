@@ -11,6 +11,7 @@
 grants_of_kubernetes='tailscale.com/cap/kubernetes'
 service_domain=kube.lab.ts.net
 acme_env=() # lib/acme.sh
+node_env=() # what else a node finds in its environment
 proxy_env=() # what else the persona finds in its environment
 proxy_source= # where its config is, if not in $CASE/proxy.hujson
 proxy_prepare= # a command to run before it is started for the first time
@@ -56,7 +57,8 @@ node_run() {
   subject=("$BIN/tailscaled" --tun="${TUN:-userspace-networking}" --port=0 --no-logs-no-support
     --statedir="$CASE/$name-state" --socket="$CASE/$name/tailscaled.sock" "$@")
   # Without an authority the answer is no, and at once: tailscaled orders one certificate at a time.
-  start "$name" SSL_CERT_FILE="$CASE/ca.crt" TS_DEBUG_ACME_DIRECTORY_URL=https://127.0.0.1:9/dir "${acme_env[@]}"
+  start "$name" SSL_CERT_FILE="$CASE/ca.crt" TS_DEBUG_ACME_DIRECTORY_URL=https://127.0.0.1:9/dir "${acme_env[@]}" \
+    "${node_env[@]}"
   await 10 "the socket of $name" test -S "$CASE/$name/tailscaled.sock"
 }
 

@@ -36,6 +36,8 @@ import (
 //	PUT    /grants                                        what every peer may do to every node: a capability map
 //	POST   /nodes/{id}/tags[?tag=TAG]...                  its tags are these; without any it is its user's again
 //	PUT    /challenges?url=URL                            ACME challenges of nodes go to this challtestsrv
+//	PUT    /cert-domains[?name=NAME]...                   nodes may have certificates for these too, besides their own name
+//	POST   /nodes/{id}/https[?off]                        the tailnet of this node has HTTPS, or not any more; see there
 //	POST   /nodes/{id}/service                            it alone hosts the Service (service.go)
 func (t *tailnet) admin() http.Handler {
 	mux := http.NewServeMux()
@@ -75,6 +77,23 @@ func (t *tailnet) admin() http.Handler {
 		defer t.mu.Unlock()
 		t.challenges = r.FormValue("url")
 	})
+	mux.HandleFunc("PUT /cert-domains", func(_ http.ResponseWriter, r *http.Request) {
+		r.ParseForm()
+		// What is there stays as it is: the server reads it under a lock of its own.
+		t.server.DNSConfig = dnsConfig(r.Form["name"]...)
+		t.server.AddDNSRecords() // none; this tells all nodes
+	})
+	mux.HandleFunc("POST /nodes/{id}/https", t.onNode(func(n *tailcfg.Node, r *http.Request) {
+		// The in-memory server gives every node a certificate for its own name. Therefore this comes from us, and the
+		// node hears nothing more by itself after it.
+		dns := t.server.DNSConfig.Clone()
+		dns.CertDomains = append(dns.CertDomains, n.Hostinfo.Hostname()+"."+t.server.MagicDNSDomain)
+		r.ParseForm()
+		if r.Form.Has("off") {
+			dns.CertDomains = nil
+		}
+		t.server.AddRawMapResponse(n.Key, &tailcfg.MapResponse{DNSConfig: dns})
+	}))
 	return mux
 }
 

@@ -25,8 +25,8 @@ func serviceIPs() []netip.Addr {
 	return []netip.Addr{v4, tsaddr.Tailscale4To6(v4)}
 }
 
-func dnsConfig() *tailcfg.DNSConfig {
-	config := &tailcfg.DNSConfig{Proxied: true, CertDomains: []string{serviceDomain}}
+func dnsConfig(certDomains ...string) *tailcfg.DNSConfig {
+	config := &tailcfg.DNSConfig{Proxied: true, CertDomains: append([]string{serviceDomain}, certDomains...)}
 	for _, ip := range serviceIPs() {
 		config.ExtraRecords = append(config.ExtraRecords, tailcfg.DNSRecord{Name: serviceDomain, Value: ip.String()})
 	}
