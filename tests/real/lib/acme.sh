@@ -18,8 +18,7 @@ acme_start() {
   jq -n --arg pebble "127.0.0.1:$pebble" --arg admin "127.0.0.1:$acme_admin" --arg dir "$CASE/acme" --argjson lifetime "$lifetime" '{pebble: {
     listenAddress: $pebble, managementListenAddress: $admin, domainBlocklist: $ARGS.positional,
     certificate: "\($dir)/localhost.crt", privateKey: "\($dir)/localhost.key",
-    httpPort: 5002, tlsPort: 5001, ocspResponderURL: "", externalAccountBindingRequired: false, keyAlgorithm: "ecdsa",
-    retryAfter: {authz: 1, order: 1}, profiles: {
+    keyAlgorithm: "ecdsa", retryAfter: {authz: 1, order: 1}, profiles: {
       (if $lifetime < 864000 then "shortlived" else "default" end): {description: "", validityPeriod: $lifetime}}}}' \
     --args "$@" >"$CASE/acme/config.json"
   acme_dns=127.0.0.1:$dns
@@ -35,7 +34,7 @@ acme_start() {
 # acme_run: the authority alone; again, after acme_kill. It has then forgotten accounts, orders and certificates, and
 # issues with another key.
 acme_run() {
-  subject=("$BIN/pebble" -config "$CASE/acme/config.json" -dnsserver "$acme_dns")
+  subject=("$BIN/pebble" "$CASE/acme/config.json" "$acme_dns")
   start pebble PEBBLE_VA_NOSLEEP=1 PEBBLE_WFE_NONCEREJECT=0 PEBBLE_AUTHZREUSE=0
   await 10 "the authority" acme_root
 }
