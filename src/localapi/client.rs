@@ -12,10 +12,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, IF_MATCH, RETRY_AFTER};
 use reqwest::{Method, Response, redirect};
 
-use super::error::{Error, ErrorKind, MAX_SOCKET_PATH, Right, from_answer};
+use super::error::{Error, ErrorKind, MAX_SOCKET_PATH, Right, from_answer, retry_after};
 use super::framer::{FrameError, Framer, Limits, Rule};
 use super::{Versions, ready};
 
@@ -128,10 +128,20 @@ impl Transport {
     }
 
     /// Performs a call whose answer is kept as it is, up to `limit` bytes.
-    pub(super) async fn call(&self, call: Call<'_>, limit: usize) -> Result<Answer, Error> {
+    pub(super) fn call(&self, call: Call<'_>, limit: usize) -> impl Future<Output = Result<Answer, Error>> {
+        self.call_with(&self.calls, call, limit)
+    }
+
+    /// The same over a connection of its own, which ends with the call: for one that the daemon works on for minutes
+    /// and gives up when the connection does.
+    pub(super) fn call_alone(&self, call: Call<'_>, limit: usize) -> impl Future<Output = Result<Answer, Error>> {
+        self.call_with(&self.streams, call, limit)
+    }
+
+    async fn call_with(&self, client: &reqwest::Client, call: Call<'_>, limit: usize) -> Result<Answer, Error> {
         let (endpoint, total) = (call.endpoint, call.total);
         let whole = async {
-            let response = self.respond(&self.calls, call).await?;
+            let response = self.respond(client, call).await?;
             let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
             let body = read(response, limit).await?;
             Ok(Answer { etag, body })
@@ -209,9 +219,10 @@ impl Transport {
             return Ok(response);
         }
         let code = response.status().as_u16();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok()).map(str::to_owned);
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let retry_after = text(RETRY_AFTER).and_then(|after| retry_after(after, text(DATE)));
         let body = read_start(response, ERROR_TEXT).await;
-        Err(from_answer(code, retry_after.as_deref(), &body, call.right))
+        Err(from_answer(code, retry_after, &body, call.right))
     }
 
     /// Remembers what the daemon says of itself.

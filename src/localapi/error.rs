@@ -322,7 +322,7 @@ fn seconds(limit: Duration) -> String {
 // === answers to errors ===
 
 /// What an HTTP answer other than success says. `right` is the one that the call needs.
-pub(super) fn from_answer(code: u16, retry_after: Option<&str>, body: &[u8], right: Right) -> ErrorKind {
+pub(super) fn from_answer(code: u16, retry_after: Option<Duration>, body: &[u8], right: Right) -> ErrorKind {
     let message = message(code, body);
     match code {
         401 => ErrorKind::IdentityRejected(message),
@@ -335,15 +335,23 @@ pub(super) fn from_answer(code: u16, retry_after: Option<&str>, body: &[u8], rig
         400 if message.starts_with("want ") => ErrorKind::ProtocolError(message),
         405 => ErrorKind::ProtocolError(message),
         412 => ErrorKind::EtagMismatch,
-        429 => ErrorKind::RateLimited {
-            retry_after: retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
-            message,
-        },
+        429 => ErrorKind::RateLimited { retry_after, message },
         501 => ErrorKind::FeatureOmitted(message),
         503 if message == "no netmap" => ErrorKind::NoNetmapYet,
         500 if message.contains("netMap is nil") => ErrorKind::NoNetmapYet,
         _ => ErrorKind::Status { code, message },
     }
+}
+
+/// A `Retry-After` header: seconds, or an HTTP date, which counts from the answer's own `Date` so that no clock of ours
+/// takes part. What is negative, past or cannot be read is no hint.
+pub(super) fn retry_after(text: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date_of = |text: &str| jiff::fmt::rfc2822::parse(text.trim()).ok().map(|date| date.timestamp().as_second());
+    let ahead = date_of(text)?.checked_sub(date_of(date?)?)?;
+    u64::try_from(ahead).ok().filter(|ahead| *ahead > 0).map(Duration::from_secs)
 }
 
 /// The text of an error answer: a JSON member `error` in any spelling, else the body, else the status.
@@ -433,10 +441,27 @@ mod tests {
         assert!(matches!(kind(503, "backend not ready"), ErrorKind::Status { code: 503, .. }));
         let early = r#"{"error":"updating config: netMap is nil"}"#;
         assert!(matches!(kind(500, early), ErrorKind::NoNetmapYet));
-        let limited = from_answer(429, Some("7"), b"slow down", Right::Certificate);
+        let limited = from_answer(429, Some(Duration::from_secs(7)), b"slow down", Right::Certificate);
         assert!(
             matches!(limited, ErrorKind::RateLimited { retry_after: Some(after), .. } if after == Duration::from_secs(7))
         );
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_after_the_answers() {
+        const DATE: Option<&str> = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        for (text, date, seconds) in [
+            ("7", None, Some(7)),
+            (" 1020 ", DATE, Some(1020)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", DATE, Some(60)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", DATE, None),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", DATE, None),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", None, None),
+            ("-7", DATE, None),
+            ("soon", DATE, None),
+        ] {
+            assert_eq!(retry_after(text, date).map(|after| after.as_secs()), seconds, "{text}");
+        }
     }
 
     #[test]

@@ -264,14 +264,6 @@ impl LocalApi {
         self.transport.call(call, SMALL).await.map(drop)
     }
 
-    /// `GET cert/<domain>`: has tailscaled get, renew or share a certificate, within `limit`. Asks for the certificate
-    /// alone, so that its key never comes here.
-    pub async fn issue_certificate(&self, domain: &str, limit: Duration) -> Result<(), Error> {
-        let target = format!("cert/{}?type=cert&min_validity=0s", query_escape(domain));
-        let call = Call { right: Right::Write, total: limit, ..Call::get("cert").target(target) };
-        self.transport.call(call, SMALL).await.map(drop)
-    }
-
     /// The process that listens at the socket.
     ///
     /// # Errors

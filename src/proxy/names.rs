@@ -27,6 +27,8 @@ use crate::localapi::{LocalApi, Peers};
 
 /// A certificate is asked for again at least so often; tailscaled has it at hand unless it has to be renewed.
 const REFRESH: Duration = Duration::from_secs(3600);
+/// tailscaled may have to ask the authority first; whoever needs longer than a handshake asks ahead.
+const LIMIT: Duration = Duration::from_secs(60);
 /// Between looks for what is due, and for changed names.
 const LOOK: Duration = Duration::from_secs(60);
 /// Handshakes whose wish has not been read yet; further ones wait.
@@ -148,9 +150,10 @@ impl Names {
 
     async fn ask(&self, name: &str) -> Result<Held, BadCertificate> {
         let asked = Instant::now();
-        let pair = self.localapi.certificate_pair(name).await;
+        let pair = self.localapi.certificate_pair(name, Duration::ZERO, LIMIT).await;
         let pair = pair.map_err(|error| BadCertificate::Daemon(name.to_owned(), error))?;
-        let (config, leaf) = tls::config(pair.expose(), pair.expose())?;
+        let pem = pair.expose().as_bytes();
+        let (config, leaf) = tls::config(pem, pem)?;
         let valid = x509::validity(&leaf);
         let (not_before, not_after) = valid.map_or((0, i64::MAX), |valid| (valid.not_before, valid.not_after));
         Ok(Held { config: Arc::new(config), asked, not_before, not_after })

@@ -43,8 +43,8 @@ pub(super) async fn keep(
 }
 
 async fn attempt(api: &LocalApi, domain: &str) -> Attempt {
-    match api.issue_certificate(domain, LIMIT).await {
-        Ok(()) => {
+    match api.certificate(domain, Duration::ZERO, LIMIT).await {
+        Ok(_) => {
             tracing::info!("there is a certificate for {domain}");
             Attempt::Issued
         }
