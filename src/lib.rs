@@ -9,9 +9,11 @@
 //!                                |
 //!   wiring                    applet     one file each: settings -> adapters -> features -> exit status
 //!                                |
-//!   features       boot    proxy    certs    sandbox      decisions (pure) and the shells that perform them
+//!   features       boot    proxy    sandbox               decisions (pure) and the shells that perform them
 //!                                |
-//!                         authkey    node                 what features share: auth keys, a running node's news
+//!                    authkey    certs    node             what features share: auth keys, certificates, a node's news
+//!                                |
+//!                             serve                       the serve config: read, compare, apply
 //!                                |
 //!   adapters     localapi   k8s   daemon   netfilter   health      the world, in our types
 //!                                |
@@ -81,8 +83,10 @@ pub mod proxy;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;
+pub mod serve;
 pub mod settings;
 pub mod shutdown;
 pub mod spelling;
 pub mod statesecret;
 pub mod telemetry;
+pub mod x509;

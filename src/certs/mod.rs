@@ -1,3 +1,13 @@
-//! Certificates: who is due when. The loops that ask tailscaled for them are their users' for now.
+//! TLS certificates: which names need one, when to ask for it, what a failure means, which replica asks.
+//!
+//! tailscaled is the client of the certificate authority; what is here decides when to poke it. Everything that decides
+//! is pure. Upstream's manager is `kube/certs/certs.go`; where ours differs, the file says so.
 
+pub mod budget;
+pub mod chain;
+pub mod failure;
+pub mod lease;
+pub mod names;
+pub mod record;
 pub mod schedule;
+pub mod status;

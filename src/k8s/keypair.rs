@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::tls;
-use super::x509::{self, Validity};
+use crate::x509::{self, Validity};
 
 /// A certificate chain and the key of its leaf; they belong together.
 #[derive(Clone, Debug)]

@@ -30,7 +30,6 @@ mod tracked;
 pub mod upstream;
 pub mod watch;
 mod wire;
-pub mod x509;
 
 use std::fmt;
 use std::sync::Arc;

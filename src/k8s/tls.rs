@@ -18,7 +18,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::x509;
+use crate::x509;
 
 /// Where the trusted certificates come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

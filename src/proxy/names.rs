@@ -21,9 +21,9 @@ use tokio::time::Instant;
 
 use super::tls::{self, BadCertificate};
 use crate::causes::chain;
-use crate::k8s::x509;
 use crate::localapi::types::Status;
 use crate::localapi::{LocalApi, Peers};
+use crate::x509;
 
 /// A certificate is asked for again at least so often; tailscaled has it at hand unless it has to be renewed.
 const REFRESH: Duration = Duration::from_secs(3600);

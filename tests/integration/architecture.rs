@@ -17,8 +17,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("command line", &["cli"]),
     ("applets", &["applet"]),
     ("terminal", TERMINAL),
-    ("features", &["boot", "proxy", "certs", "recording", "sandbox", "statesecret", "doctor", "manifests"]),
-    ("shared steps", &["authkey", "node"]),
+    ("features", &["boot", "proxy", "recording", "sandbox", "statesecret", "doctor", "manifests"]),
+    ("shared steps", &["authkey", "certs", "node"]),
+    ("serve config", &["serve"]),
     ("adapters", &["localapi", "k8s", "daemon", "netfilter", "health"]),
     ("settings", &["settings"]),
     (
@@ -39,6 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "shutdown",
             "spelling",
             "telemetry",
+            "x509",
         ],
     ),
 ];
@@ -112,7 +114,15 @@ const PURE: &[&str] = &[
     "boot/policy.rs",
     "boot/prefs.rs",
     "causes.rs",
+    "certs/budget.rs",
+    "certs/chain.rs",
+    "certs/failure.rs",
+    "certs/lease/document.rs",
+    "certs/lease/mod.rs",
+    "certs/names.rs",
+    "certs/record.rs",
     "certs/schedule.rs",
+    "certs/status.rs",
     "cli/generate.rs",
     "cli/program.rs",
     "daemon/restart.rs",
@@ -164,6 +174,7 @@ const PURE: &[&str] = &[
     "proxy/serve_config.rs",
     "proxy/status.rs",
     "proxy/subprotocol.rs",
+    "serve/go.rs",
     "settings/merge.rs",
     "settings/parse.rs",
     "settings/print.rs",
@@ -176,6 +187,7 @@ const PURE: &[&str] = &[
     "statesecret/inspect.rs",
     "statesecret/proxied.rs",
     "statesecret/repair.rs",
+    "x509.rs",
 ];
 
 /// The same of files that are not written yet.

@@ -1,0 +1,3 @@
+//! The serve config: what tailscaled serves, as a document that a person wrote and as one that the daemon has.
+
+pub mod go;
