@@ -100,10 +100,31 @@ impl Daemon {
             if inner.automatic && inner.view.self_node.is_none() {
                 return Err("netMap is nil".to_owned());
             }
+            if let Some(conflict) = conflict(&inner.view.serve_config, &config) {
+                return Err(conflict);
+            }
             inner.view.serve_config = config;
             Ok(())
         })
     }
+}
+
+/// The real daemon's objection to a port whose handler becomes one of another kind.
+fn conflict(old: &Value, new: &Value) -> Option<String> {
+    let kind = |handler: &Value| match handler {
+        _ if handler["HTTPS"] == true => "https",
+        _ if handler["HTTP"] == true => "http",
+        _ => "tcp",
+    };
+    let of = |old: &Value, new: &Value| {
+        old["TCP"].as_object()?.iter().find_map(|(port, handler)| {
+            let (is, wanted) = (kind(handler), kind(new["TCP"].get(port)?));
+            let text = format!("want to serve {wanted:?}, but port {port} is already serving {is:?}");
+            (is != wanted).then_some(text)
+        })
+    };
+    of(old, new)
+        .or_else(|| old["Services"].as_object()?.iter().find_map(|(name, service)| of(service, &new["Services"][name])))
 }
 
 impl Inner {

@@ -28,6 +28,8 @@ use super::{Cluster, Mode};
 pub enum Fault {
     /// An answer with this status and body.
     Status(u16, String),
+    /// 429, with so many seconds as `Retry-After`.
+    RateLimited(u64),
     /// Accepted, never answered.
     Hang,
     /// Answered once [`Daemon::heal`] has ended all faults, as without one.
@@ -163,11 +165,6 @@ impl Daemon {
         self.change(|inner| inner.search = time);
     }
 
-    /// What `cert/<name>?type=pair` answers: key and certificate as PEM.
-    pub fn set_certificate(&self, name: &str, pair: &str) {
-        self.change(|inner| drop(inner.certificates.insert(name.to_owned(), pair.to_owned())));
-    }
-
     /// Whether the node has a network interface of its own; without it, as in userspace mode, it has none.
     pub fn set_tun(&self, tun: bool) {
         self.change(|inner| inner.view.tun = tun);
@@ -202,7 +199,8 @@ impl Daemon {
         self.change(|inner| inner.next_cli.push((verb.to_owned(), script)));
     }
 
-    /// Makes the next call of an endpoint (`status`, `watch-ipn-bus`, `prefs`, …) fail; calls add up.
+    /// Makes the next call of an endpoint (`status`, `watch-ipn-bus`, …), or of one method of it (`POST prefs`), fail;
+    /// calls add up.
     pub fn fail_next(&self, endpoint: &str, fault: Fault) {
         self.change(|inner| inner.next_faults.push((endpoint.to_owned(), fault)));
     }

@@ -21,6 +21,7 @@ use super::record::Call;
 use super::view::complete;
 use crate::digest;
 use crate::secret::Secret;
+use crate::settings::parse;
 
 /// The only Host tailscaled accepts, beside an empty one.
 const LOCAL_HOST: &str = "local-tailscaled.sock";
@@ -106,6 +107,11 @@ async fn fail(fault: Fault) -> Outcome {
             let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             Ok(text(code, &body))
         }
+        Fault::RateLimited(seconds) => {
+            let mut answer = text(StatusCode::TOO_MANY_REQUESTS, "too many certificates\n");
+            answer.headers_mut().insert("Retry-After", HeaderValue::from(seconds));
+            Ok(answer)
+        }
         Fault::Hang | Fault::Hold => std::future::pending().await,
         Fault::Close => Err(Hangup::Close),
         Fault::CutOff(start) => Ok(Response::new(cut_off(start))),
@@ -172,10 +178,7 @@ fn dispatch(daemon: &Daemon, asked: &Asked) -> Response<Reply> {
         }
         "check-so-mark-in-use" => with_json(StatusCode::OK, &json!({"UseSOMark": false})),
         "shutdown" => text(StatusCode::FORBIDDEN, "shutdown access denied by policy\n"),
-        endpoint if endpoint.starts_with("cert/") => match daemon.lock().certificates.get(&endpoint["cert/".len()..]) {
-            Some(pair) => text(StatusCode::OK, pair),
-            None => text(StatusCode::INTERNAL_SERVER_ERROR, "the pretend tailnet issues no certificates\n"),
-        },
+        endpoint if endpoint.starts_with("cert/") => certificate(daemon, asked),
         _ => not_found(),
     }
 }
@@ -272,6 +275,31 @@ fn serve_config(daemon: &Daemon, asked: &Asked) -> Response<Reply> {
             }
         }
         _ => method_not_allowed(),
+    }
+}
+
+fn certificate(daemon: &Daemon, asked: &Asked) -> Response<Reply> {
+    let name = asked.call.endpoint.trim_start_matches("cert/");
+    if let Some(pair) = daemon.lock().certificates.given.get(name) {
+        return text(StatusCode::OK, pair);
+    }
+    let validity = parse::duration(asked.call.query_value("min_validity").unwrap_or("0s"));
+    let Ok(min_validity) = validity else {
+        return text(StatusCode::BAD_REQUEST, "invalid validity parameter\n");
+    };
+    let answer = daemon.change(|inner| {
+        let allowed = inner.view.dns_config().map(|dns| {
+            let names = dns["CertDomains"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            names.map(str::to_owned).collect::<Vec<_>>()
+        });
+        inner.certificates.ask(name, allowed.as_deref(), min_validity.deadline(), jiff::Timestamp::now())
+    });
+    match (answer, asked.call.query_value("type")) {
+        (Err(error), _) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+        (Ok(kept), None | Some("" | "cert" | "crt")) => text(StatusCode::OK, &kept.chain),
+        (Ok(kept), Some("key")) => text(StatusCode::OK, &kept.key),
+        (Ok(kept), Some("pair")) => text(StatusCode::OK, &format!("{}{}", kept.key, kept.chain)),
+        (Ok(_), Some(_)) => text(StatusCode::BAD_REQUEST, "invalid type; want \"cert\", \"key\" or \"pair\"\n"),
     }
 }
 

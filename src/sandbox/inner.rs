@@ -1,6 +1,6 @@
 //! What the pretend daemon knows, and what its processes, callers and watchers do to it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::Cluster;
+use super::certs::Certificates;
 use super::daemon::{CliScript, Daemon, Fault};
 use super::link::{Child, DaemonScript, SecretFile, ToChild};
 use super::node::{Node, State};
@@ -45,10 +46,9 @@ pub(super) struct Inner {
     pub(super) last_message: Option<Value>,
     pub(super) whois: Vec<(String, Value)>,
     pub(super) search: Duration,
-    /// Key and certificate by name, as PEM.
-    pub(super) certificates: BTreeMap<String, String>,
     pub(super) version: Option<Version>,
     pub(super) view: View,
+    pub(super) certificates: Certificates,
     pub(super) automatic: bool,
     pub(super) cluster: Option<Cluster>,
     pub(super) tailnet: Tailnet,
@@ -201,7 +201,7 @@ impl Daemon {
     /// Records a call and yields the fault it shall meet.
     pub(super) fn called(&self, call: Call) -> Option<Fault> {
         self.change(|inner| {
-            let meant = |endpoint: &str| endpoint == "*" || endpoint == call.endpoint;
+            let meant = |what: &str| what == "*" || what == call.endpoint || what == call.what();
             let fault = match inner.next_faults.iter().position(|(endpoint, _)| meant(endpoint)) {
                 Some(index) => Some(inner.next_faults.remove(index).1),
                 None => inner.faults.iter().find(|(endpoint, _)| meant(endpoint)).map(|(_, fault)| fault.clone()),

@@ -24,6 +24,7 @@
 pub mod apiserver;
 mod attend;
 mod backend;
+mod certs;
 mod cli;
 pub mod control;
 mod daemon;

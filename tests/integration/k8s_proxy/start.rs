@@ -250,7 +250,7 @@ async fn certificates_are_asked_for_by_the_replica_that_issues_them() {
     let asked = |call: &tailpod::sandbox::Call| call.endpoint == "cert/prod-api.test.ts.net";
     let call = stage.scene.daemon().await_call(SOON, asked).await.unwrap();
     assert_eq!(call.query, "type=cert&min_validity=0s");
-    proxy.mentioned("no certificate for prod-api.test.ts.net").await;
+    proxy.mentioned("there is a certificate for prod-api.test.ts.net").await;
     stage.configure(&json!({"apiServerProxy": {"enabled": false, "serviceName": "svc:prod-api", "issueCerts": true}}));
     proxy.mentioned("no longer keeping the certificate for prod-api.test.ts.net").await;
     proxy.stops().await;
