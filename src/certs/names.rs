@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::serve::document::split_host_port;
 use crate::serve::go::{member, object};
 use crate::spelling::distance;
 
@@ -218,24 +219,6 @@ impl Wanted {
 
     fn warn(&mut self, service: Option<&str>, reason: String, is_loss: bool) {
         self.warnings.push(Warning { service: service.map(str::to_owned), reason, is_loss });
-    }
-}
-
-/// Host and port as Go's `net.SplitHostPort` parts them; the port has to be a number too.
-pub fn split_host_port(text: &str) -> Result<(&str, &str), &'static str> {
-    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (host, after) = rest.split_once(']').ok_or("a `]` is missing")?;
-        (host, after.strip_prefix(':').ok_or("the port is missing")?)
-    } else {
-        let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
-        if host.contains(':') {
-            return Err("an address with colons belongs in brackets");
-        }
-        (host, port)
-    };
-    match port.parse::<u16>() {
-        Ok(_) if port.bytes().all(|byte| byte.is_ascii_digit()) => Ok((host, port)),
-        _ => Err("the port is not a number from 0 to 65535"),
     }
 }
 

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | 2, 5, 6, 7, 12 (the loop), 13, 14, 16 | `localapi::…`, against the client |
 //! | 4 | `localapi::a_request_has_the_one_host_that_tailscaled_accepts` |
-//! | 15, 18, 19, 24, 25 | come with serve config and the API-server proxy |
+//! | 15 | `serve::…`, against the applier |
+//! | 18, 19, 24, 25 | come with Services and the API-server proxy |
 
 use std::time::{Duration, Instant};
 

@@ -22,4 +22,5 @@ mod manifests;
 mod proxy;
 mod sandbox;
 mod secret;
+mod serve;
 mod support;

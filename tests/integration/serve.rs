@@ -1,0 +1,210 @@
+//! The serve config on its way to the daemon: the applier and the follower against LocalAPI on a real socket.
+//!
+//! Scenarios are those of localapi.md 14 (`l…`) and certs.md 13 (`c…`), under their own numbers.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tailpod::localapi::{ErrorKind, LocalApi};
+use tailpod::sandbox::{Daemon, Fault, Sandbox, SandboxOptions};
+use tailpod::serve::apply::{Applied, apply, clear};
+use tailpod::serve::document::NodeFacts;
+use tailpod::serve::follow::{Delivery, Follower, Problem, Source, Standing};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::SOON;
+
+const POST: &str = "POST serve-config";
+
+async fn sandbox() -> (Sandbox, LocalApi) {
+    let sandbox = Sandbox::start(SandboxOptions::new(env!("CARGO_BIN_EXE_tailpod"))).await.unwrap();
+    let api = LocalApi::new(&sandbox.pod().backend());
+    (sandbox, api)
+}
+
+fn http() -> Value {
+    json!({"TCP": {"80": {"HTTP": true}}})
+}
+
+#[tokio::test]
+async fn l14_null_is_replaced_by_its_etag() {
+    let (sandbox, api) = sandbox().await;
+    assert_eq!(apply(&api, &http(), SOON).await.unwrap(), Applied::Changed);
+    let posted = sandbox.daemon().await_call(SOON, |call| call.what() == POST).await.unwrap();
+    let etag = posted.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("if-match"));
+    assert!(etag.is_some_and(|(_, etag)| etag.len() == 64), "{posted:?}");
+    assert_eq!(apply(&api, &http(), SOON).await.unwrap(), Applied::Unchanged);
+    assert_eq!(sandbox.daemon().count(POST), 1);
+}
+
+#[tokio::test]
+async fn l15_a_config_that_others_change_is_read_again() {
+    let (sandbox, api) = sandbox().await;
+    let late = || Fault::Status(412, "etag mismatch\n".to_owned());
+    sandbox.daemon().fail_next(POST, late());
+    assert_eq!(apply(&api, &http(), SOON).await.unwrap(), Applied::Changed);
+    assert_eq!((sandbox.daemon().count(POST), sandbox.daemon().count("GET serve-config")), (2, 2));
+    sandbox.daemon().fail(POST, late());
+    let error = apply(&api, &json!({}), SOON).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::EtagMismatch), "{error}");
+    assert_eq!(sandbox.daemon().count(POST), 2 + 5);
+}
+
+#[tokio::test]
+async fn l16_a_daemon_without_a_netmap_is_waited_for() {
+    let (sandbox, api) = sandbox().await;
+    for _ in 0..2 {
+        let text = r#"{"error":"updating config: netMap is nil"}"#.to_owned();
+        sandbox.daemon().fail_next(POST, Fault::Status(500, text));
+    }
+    assert_eq!(apply(&api, &http(), SOON).await.unwrap(), Applied::Changed);
+    assert_eq!(sandbox.daemon().serve_config(), http());
+}
+
+#[tokio::test]
+async fn a_port_changes_its_kind_in_two_steps_and_foreground_sessions_stay() {
+    let (sandbox, api) = sandbox().await;
+    let session = json!({"s1": {"TCP": {"3000": {"HTTP": true}}}});
+    let old = json!({"TCP": {"443": {"TCPForward": "h:1"}, "80": {"HTTP": true}}, "Foreground": session});
+    api.post_serve_config(&old, None).await.unwrap();
+    let new = json!({"TCP": {"443": {"HTTPS": true}, "80": {"HTTP": true}}, "Web": {"n.ts.net:443": {"Handlers": {}}}});
+    assert_eq!(apply(&api, &new, SOON).await.unwrap(), Applied::Changed);
+    let posted: Vec<_> = sandbox.daemon().calls().into_iter().filter(|call| call.what() == POST).collect();
+    assert_eq!(posted.len(), 4, "the old one, the one refused, the one between, the new one");
+    assert_eq!(posted[2].json.as_ref().unwrap()["TCP"], json!({"80": {"HTTP": true}}));
+    let installed = sandbox.daemon().serve_config();
+    assert_eq!((&installed["TCP"]["443"], &installed["Foreground"]), (&json!({"HTTPS": true}), &session));
+    clear(&api).await.unwrap();
+    assert_eq!(sandbox.daemon().serve_config(), json!({ "Foreground": session }));
+}
+
+/// A follower of a file in a directory of its own.
+struct Following {
+    sandbox: Sandbox,
+    dir: tempfile::TempDir,
+    facts: watch::Sender<NodeFacts>,
+    standing: watch::Receiver<Standing>,
+    _task: JoinSet<()>,
+}
+
+impl Following {
+    async fn new(text: Option<&str>, facts: NodeFacts) -> Self {
+        let (sandbox, api) = sandbox().await;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("serve.json");
+        if let Some(text) = text {
+            std::fs::write(&file, text).unwrap();
+        }
+        let (facts, facts_seen) = watch::channel(facts);
+        let (standing, standing_seen) = watch::channel(Standing::default());
+        let source = Source::parse(file.to_str().unwrap());
+        let follower = Follower { api, source, delivery: Delivery::Apply, facts: facts_seen, standing };
+        let mut task = JoinSet::new();
+        task.spawn(follower.run(CancellationToken::new()));
+        Self { sandbox, dir, facts, standing: standing_seen, _task: task }
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(self.dir.path().join("serve.json"), text).unwrap();
+    }
+
+    fn daemon(&self) -> &Daemon {
+        self.sandbox.daemon()
+    }
+
+    async fn posts(&self, count: usize) {
+        self.daemon().await_count(POST, count, SOON).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    async fn stands(&mut self, is: impl Fn(&Standing) -> bool) -> Standing {
+        let stands = timeout(SOON, self.standing.wait_for(|standing| is(standing))).await;
+        let standing = stands.expect("in time").expect("a follower");
+        Standing::clone(&standing)
+    }
+}
+
+fn facts(cert_domain: Option<&str>) -> NodeFacts {
+    NodeFacts { known: true, cert_domain: cert_domain.map(str::to_owned), suffix: Some("tail1.ts.net".to_owned()) }
+}
+
+#[tokio::test]
+async fn c25_a_bad_edit_keeps_the_last_good_config() {
+    let mut following = Following::new(Some(&http().to_string()), facts(None)).await;
+    following.posts(1).await;
+    following.write("{\"TCP\": {\"80\": {\"HTTP\": tru");
+    let bad = following.stands(|standing| standing.problem.is_some()).await;
+    let Some(Problem::Invalid(error)) = bad.problem.as_deref() else { panic!("{bad:?}") };
+    assert_eq!(error.to_string(), "line 1, column 25: \"tru\" is not a value");
+    assert_eq!(*bad.good.unwrap().1, http());
+    assert_eq!((following.daemon().serve_config(), bad.failed), (http(), 1));
+    // The same again is no news for the daemon; another one is.
+    following.write(&format!("{:#}", http()));
+    following.stands(|standing| standing.problem.is_none()).await;
+    following.write(r#"{"TCP": {"81": {"HTTP": true}}}"#);
+    following.posts(2).await;
+}
+
+#[tokio::test]
+async fn c26_https_is_held_back_until_the_tailnet_has_it() {
+    let text = r#"{"TCP": {"443": {"HTTPS": true}}, "Web": {"${TS_CERT_DOMAIN}:443": {"Handlers": {}}}}"#;
+    let mut following = Following::new(Some(text), NodeFacts::default()).await;
+    following.stands(|standing| standing.problem.is_some()).await;
+    following.facts.send_replace(facts(None));
+    let held = following.stands(|standing| {
+        standing.problem.as_ref().is_some_and(|problem| {
+            std::error::Error::source(&**problem).is_some_and(|held| held.to_string().contains("HTTPS is not enabled"))
+        })
+    });
+    assert_eq!(held.await.failed, 0, "nothing failed, it waits");
+    assert_eq!(following.daemon().count(POST), 0);
+    following.facts.send_replace(facts(Some("n.ts.net")));
+    following.posts(1).await;
+    assert!(following.daemon().serve_config()["Web"]["n.ts.net:443"].is_object());
+    following.facts.send_replace(facts(Some("m.ts.net")));
+    following.posts(2).await;
+    assert!(following.daemon().serve_config()["Web"]["m.ts.net:443"].is_object());
+}
+
+#[tokio::test]
+async fn link_swaps_and_late_files_are_seen_and_an_empty_file_is_nothing() {
+    let following = Following::new(None, facts(None)).await;
+    std::fs::create_dir(following.dir.path().join("v1")).unwrap();
+    std::fs::write(following.dir.path().join("v1/serve.json"), http().to_string()).unwrap();
+    std::os::unix::fs::symlink("v1/serve.json", following.dir.path().join("new")).unwrap();
+    std::fs::rename(following.dir.path().join("new"), following.dir.path().join("serve.json")).unwrap();
+    following.posts(1).await;
+    std::fs::remove_file(following.dir.path().join("serve.json")).unwrap();
+    following.write("");
+    following.write(r#"{"TCP": {"81": {"HTTP": true}}}"#);
+    following.posts(2).await;
+    assert_eq!(following.daemon().serve_config()["TCP"]["81"], json!({"HTTP": true}));
+}
+
+#[tokio::test]
+async fn a_config_that_the_daemon_does_not_take_is_tried_again() {
+    let mut following = Following::new(None, facts(None)).await;
+    following.daemon().fail_next(POST, Fault::Status(500, r#"{"error":"updating config: disk full"}"#.to_owned()));
+    following.write(&http().to_string());
+    let refused = following.stands(|standing| standing.problem.is_some()).await;
+    assert!(matches!(refused.problem.as_deref(), Some(Problem::Refused(_))));
+    let good = following.stands(|standing| standing.problem.is_none() && standing.good.is_some()).await;
+    assert_eq!((good.applied, good.failed), (1, 1));
+    assert_eq!(good.good.unwrap().1, Arc::new(http()));
+}
+
+#[tokio::test]
+async fn an_inline_config_needs_no_file() {
+    let (sandbox, api) = sandbox().await;
+    let (_facts, facts) = watch::channel(facts(None));
+    let (standing, _seen) = watch::channel(Standing::default());
+    let source = Source::parse(" {\"TCP\": {\"80\": {\"HTTP\": true}}}");
+    assert!(matches!(source, Source::Inline(_)));
+    let mut task = JoinSet::new();
+    let follower = Follower { api, source, delivery: Delivery::Apply, facts, standing };
+    task.spawn(follower.run(CancellationToken::new()));
+    sandbox.daemon().await_count(POST, 1, SOON).await.unwrap();
+    assert_eq!(sandbox.daemon().serve_config(), http());
+}
