@@ -1,13 +1,19 @@
 //! TLS certificates: which names need one, when to ask for it, what a failure means, which replica asks.
 //!
 //! tailscaled is the client of the certificate authority; what is here decides when to poke it. Everything that decides
-//! is pure. Upstream's manager is `kube/certs/certs.go`; where ours differs, the file says so.
+//! is pure; [`loops`] performs it, one loop for each name, in a [`world`] that is a node's ([`local`]) or made up.
+//! Upstream's manager is `kube/certs/certs.go`; where ours differs, the file says so.
 
+pub mod allowed;
 pub mod budget;
 pub mod chain;
 pub mod failure;
+pub mod keep;
 pub mod lease;
+pub mod local;
+pub mod loops;
 pub mod names;
 pub mod record;
 pub mod schedule;
 pub mod status;
+pub mod world;

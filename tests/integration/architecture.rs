@@ -218,6 +218,7 @@ const WALL_CLOCK: &[&str] = &[
     "applet/authkey/event.rs",
     "applet/secret.rs",
     "applet/secret/follow.rs",
+    "certs/local.rs",
     "doctor/cluster.rs",
     "doctor/daemon.rs",
     "k8s/event.rs",

@@ -1,0 +1,102 @@
+//! Which names the tailnet allows, followed on the IPN bus and asked for besides.
+//!
+//! The bus tells of changes at once, except those that carry no self change; `cert-domains` is asked every half minute.
+//! When neither can be had for a minute, [`Allowed::Unusable`] lets the loops ask for certificates all the same.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::world::Allowed;
+use crate::localapi::follow::{Wants, follow};
+use crate::localapi::model::Model;
+use crate::localapi::{BusEvent, LocalApi};
+use crate::serve::document::NodeFacts;
+
+/// Between questions.
+const POLL: Duration = Duration::from_secs(30);
+/// Without any news.
+const GIVE_UP: Duration = Duration::from_secs(60);
+
+/// What follows from the node's state.
+#[derive(Debug)]
+pub struct Told {
+    /// For the certificate loops.
+    pub allowed: watch::Sender<Allowed>,
+    /// For the serve config.
+    pub facts: watch::Sender<NodeFacts>,
+}
+
+impl Told {
+    /// Takes over what the node is like now.
+    pub fn tell(&self, model: &Model) {
+        if model.self_device.is_some() {
+            set(&self.allowed, names(&model.cert_domains));
+        }
+        set(&self.facts, facts(model));
+    }
+}
+
+/// What a serve config may depend on.
+pub fn facts(model: &Model) -> NodeFacts {
+    let name = model.self_device.as_ref().map(|device| device.name.trim_end_matches('.'));
+    NodeFacts {
+        known: model.self_device.is_some(),
+        cert_domain: model.cert_domains.first().cloned(),
+        suffix: name.and_then(|name| name.split_once('.')).map(|(_, suffix)| suffix.to_owned()),
+    }
+}
+
+/// Follows until `stop`.
+pub async fn keep_told(api: LocalApi, told: Told, stop: CancellationToken) {
+    let (mut bus, run) = follow(api.clone(), Wants::default(), stop.clone());
+    let read = async {
+        let mut poll = Instant::now();
+        let mut last_news = Instant::now();
+        loop {
+            tokio::select! {
+                event = bus.next() => match event {
+                    Some(BusEvent::Changed(change)) => {
+                        last_news = Instant::now();
+                        told.tell(&change.model);
+                    }
+                    Some(BusEvent::Opened) => poll = Instant::now(),
+                    Some(BusEvent::Lost(_) | BusEvent::Trouble(_)) => {}
+                    None => return,
+                },
+                () = sleep_until(poll) => {
+                    poll = Instant::now() + POLL;
+                    match api.cert_domains().await {
+                        Ok(domains) => {
+                            last_news = Instant::now();
+                            set(&told.allowed, names(&domains));
+                        }
+                        Err(error) => tracing::debug!(%error, "the names for certificates are not known"),
+                    }
+                    if last_news.elapsed() >= GIVE_UP {
+                        set(&told.allowed, Allowed::Unusable);
+                    }
+                }
+            }
+        }
+    };
+    tokio::join!(run, read);
+}
+
+fn names(domains: &[String]) -> Allowed {
+    let names: BTreeSet<_> =
+        domains.iter().map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()).collect();
+    Allowed::Names(Arc::new(names))
+}
+
+fn set<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+    sender.send_if_modified(|known| {
+        let differs = *known != value;
+        *known = value;
+        differs
+    });
+}

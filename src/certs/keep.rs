@@ -1,0 +1,360 @@
+//! Keeps one certificate fresh: the loop of one name.
+//!
+//! Waits until the name is allowed and its certificate could be stored, asks when it is due, and sleeps as
+//! [`schedule`](super::schedule) says. Cancel safe: dropping it aborts an order that is under way, and what is known of
+//! the name has been saved after each attempt.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::budget::{Entry, Kind, Ledger};
+use super::chain::{Certificate, Period};
+use super::failure::{Class, Failure};
+use super::names::Name;
+use super::record::Record;
+use super::schedule::{Freshness, Growth, Next, Schedule, later, start_delay};
+use super::world::{Allowed, Role, World};
+
+/// One attempt: the daemon gives up on an authority earlier.
+const ATTEMPT: Duration = Duration::from_secs(30 * 60);
+/// Between words about a name that is not allowed.
+const REMIND: Duration = Duration::from_secs(60);
+/// Between looks at a storage that blocks.
+const STORAGE: Duration = Duration::from_secs(30);
+/// What the daemon refused although the list allows it is asked for again after this.
+const REFUSED: Duration = Duration::from_secs(60);
+/// Longest sleep without a look at the clock, which may have been set.
+const NAP: Duration = Duration::from_secs(3600);
+/// A first certificate that begins within this was ordered by us; authorities date back by an hour.
+const NEW: Duration = Duration::from_secs(2 * 3600);
+/// A process that thinks it is earlier has no clock that a certificate could be judged by.
+const SANE: &str = "2020-01-01T00:00:00Z";
+
+/// What a loop does right now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It has just begun.
+    Starting,
+    /// The tailnet does not let the node have the name.
+    NotAllowed,
+    /// Another replica asks.
+    NotWriter,
+    /// Nothing could be stored.
+    Blocked(String),
+    /// The authority's limits are used up.
+    OverBudget(Timestamp),
+    /// It is being asked for.
+    Asking,
+    /// A due certificate came back unchanged; asked again then.
+    RenewalPending(Timestamp),
+    /// Asked again then.
+    Waiting(Timestamp),
+}
+
+/// How one name stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// What its loop does.
+    pub phase: Phase,
+    /// The certificate as the daemon last gave it.
+    pub certificate: Option<Certificate>,
+    /// Failures and the next attempt.
+    pub record: Record,
+    /// Attempts so far.
+    pub attempts: u64,
+}
+
+/// What the loops of all names share.
+pub(super) struct Shared<W> {
+    pub(super) world: W,
+    pub(super) growth: Growth,
+    pub(super) allowed: watch::Receiver<Allowed>,
+    pub(super) role: watch::Receiver<Role>,
+    /// Calls at the same time.
+    pub(super) calls: Semaphore,
+    pub(super) ledger: Mutex<Ledger>,
+}
+
+/// One name's part in it.
+pub(super) struct Keeper<W> {
+    pub(super) name: Name,
+    pub(super) shared: Arc<Shared<W>>,
+    /// Ends a wait early.
+    pub(super) wake: Arc<Notify>,
+    pub(super) standing: watch::Sender<Standing>,
+    allowed: watch::Receiver<Allowed>,
+    role: watch::Receiver<Role>,
+    schedule: Schedule,
+    due: Timestamp,
+    /// Of the certificate that the daemon last gave.
+    known: Option<(String, Period)>,
+    had_one: bool,
+    was_allowed: bool,
+    check_storage: bool,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { phase: Phase::Starting, certificate: None, record: Record::default(), attempts: 0 }
+    }
+}
+
+impl<W: World> Keeper<W> {
+    pub(super) fn new(
+        name: Name,
+        shared: Arc<Shared<W>>,
+        wake: Arc<Notify>,
+        standing: watch::Sender<Standing>,
+    ) -> Self {
+        let (allowed, role) = (shared.allowed.clone(), shared.role.clone());
+        let schedule = Schedule::new(shared.growth);
+        Self {
+            name,
+            shared,
+            wake,
+            standing,
+            allowed,
+            role,
+            schedule,
+            due: Timestamp::MIN,
+            known: None,
+            had_one: false,
+            was_allowed: false,
+            check_storage: true,
+        }
+    }
+
+    /// Never ends.
+    pub(super) async fn keep_fresh(mut self) {
+        self.resume().await;
+        loop {
+            self.wait_for_role().await;
+            self.wait_for_name().await;
+            if !self.wait_until_due().await {
+                continue;
+            }
+            if self.check_storage {
+                self.wait_for_storage().await;
+            }
+            if !self.is_affordable() {
+                continue;
+            }
+            self.attempt().await;
+        }
+    }
+
+    /// Goes on where an earlier process stopped.
+    async fn resume(&mut self) {
+        let record = self.shared.world.load(&self.name).await;
+        let now = self.shared.world.now();
+        self.schedule = Schedule::resumed(self.shared.growth, record.failures);
+        self.had_one = record.failures == 0 && record.next_attempt.is_some();
+        let first = later(now, start_delay(self.shared.world.chance()));
+        // No delay is longer than a week: what lies further ahead is of a clock that was wrong.
+        let week = later(now, Duration::from_secs(8 * 86_400));
+        self.due = record.next_attempt.filter(|at| *at < week).map_or(first, |at| at.max(first));
+        self.standing.send_modify(|standing| standing.record = record);
+    }
+
+    async fn wait_for_role(&mut self) {
+        if *self.role.borrow_and_update() == Role::Reader {
+            self.say(Phase::NotWriter);
+            // The sender lives as long as the loops.
+            let _ = self.role.wait_for(|role| *role == Role::Writer).await;
+            self.due = self.due.min(self.shared.world.now());
+        }
+    }
+
+    async fn wait_for_name(&mut self) {
+        let begun = Instant::now();
+        let mut waited = false;
+        let mut remind = begun + REMIND;
+        while !self.allowed.borrow_and_update().lets(&self.name) {
+            waited = true;
+            self.say(Phase::NotAllowed);
+            tokio::select! {
+                Ok(()) = self.allowed.changed() => {}
+                () = sleep_until(remind) => {
+                    remind += REMIND;
+                    let elapsed = crate::goduration::format_seconds(begun.elapsed());
+                    tracing::info!(
+                        domain = %self.name, elapsed, allowed = self.allowed.borrow().shown(),
+                        "waiting until the tailnet allows a certificate for this name: HTTPS has to be enabled, and a \
+                         Service approved"
+                    );
+                }
+            }
+        }
+        if waited && self.was_allowed {
+            // It went away and came back: the wait of before was for something else. At the start it was not known, and
+            // the wait is that of an earlier process.
+            self.due = self.due.min(self.shared.world.now());
+        }
+        self.was_allowed = true;
+    }
+
+    /// Whether it is due; false when the name or the role went away before.
+    async fn wait_until_due(&mut self) -> bool {
+        loop {
+            let left = Duration::try_from(self.due.duration_since(self.shared.world.now())).unwrap_or_default();
+            if left.is_zero() {
+                return true;
+            }
+            tokio::select! {
+                biased;
+                Ok(()) = self.role.changed() => return false,
+                Ok(()) = self.allowed.changed() => {
+                    if !self.allowed.borrow_and_update().lets(&self.name) {
+                        return false;
+                    }
+                }
+                () = self.wake.notified() => {
+                    self.due = self.shared.world.now();
+                    // Whatever happened may have been to the storage.
+                    self.check_storage = true;
+                }
+                () = sleep(left.min(NAP)) => {}
+            }
+        }
+    }
+
+    async fn wait_for_storage(&mut self) {
+        let mut said = None;
+        while let Err(blocked) = self.shared.world.check_storage(&self.name).await {
+            if said.as_ref() != Some(&blocked) {
+                tracing::warn!(
+                    domain = %self.name, reason = %blocked,
+                    "a certificate could not be stored, so none is asked for"
+                );
+                self.say(Phase::Blocked(blocked.0.clone()));
+                said = Some(blocked);
+            }
+            sleep(STORAGE).await;
+        }
+        self.check_storage = false;
+    }
+
+    /// Whether the authority's limits leave room; else it is due when they do.
+    fn is_affordable(&mut self) -> bool {
+        let now = self.shared.world.now();
+        let kind = if self.had_one { Kind::Renewed } else { Kind::Issued };
+        let checked = self.ledger(|ledger| ledger.check(&self.name, kind, now));
+        let Err(exhausted) = checked else { return true };
+        tracing::warn!(domain = %self.name, %exhausted, "no certificate is asked for yet");
+        self.due = exhausted.until;
+        self.say(Phase::OverBudget(exhausted.until));
+        false
+    }
+
+    async fn attempt(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let permit = shared.calls.acquire().await;
+        let now = shared.world.now();
+        if SANE.parse().is_ok_and(|sane: Timestamp| now < sane) {
+            tracing::error!(domain = %self.name, %now, "the clock is wrong, so no certificate is asked for");
+            self.due = later(now, REMIND);
+            return;
+        }
+        self.standing
+            .send_modify(|standing| (standing.phase, standing.attempts) = (Phase::Asking, standing.attempts + 1));
+        let min_validity = self.schedule.min_validity(self.known.as_ref().map(|(_, period)| *period), now);
+        let answer = shared.world.certificate(&self.name, min_validity, ATTEMPT).await;
+        drop(permit);
+        let now = shared.world.now();
+        let result = match answer {
+            Ok(chain) => Certificate::read(&chain).map_err(|error| Failure::unexpected(&error)),
+            Err(error) => Err(Failure::of(&error, now)),
+        };
+        match result {
+            Ok(certificate) => self.succeeded(certificate, now).await,
+            Err(failure) => self.failed(&failure, now).await,
+        }
+    }
+
+    async fn succeeded(&mut self, certificate: Certificate, now: Timestamp) {
+        let shared = Arc::clone(&self.shared);
+        let before = self.known.replace((certificate.serial.clone(), certificate.period));
+        let is_new = before.as_ref().is_none_or(|(serial, _)| *serial != certificate.serial);
+        let begins = certificate.period.not_before;
+        let ordered = is_new && (before.is_some() || later(begins, NEW) > now);
+        if ordered {
+            let kind = if self.had_one { Kind::Renewed } else { Kind::Issued };
+            self.enter(kind, now).await;
+        }
+        if is_new {
+            tracing::info!(
+                domain = %self.name, serial = certificate.serial, issuer = certificate.issuer,
+                not_after = %certificate.period.not_after, renewed = before.is_some(), "there is a certificate"
+            );
+        }
+        self.had_one = true;
+        let (freshness, next) = self.schedule.succeeded(certificate.period, now, shared.world.chance());
+        let Next::After(wait) = next else { return };
+        self.due = later(now, wait);
+        let record = Record::succeeded(self.due);
+        shared.world.save(&self.name, &record).await;
+        let phase = match freshness {
+            Freshness::Fresh => Phase::Waiting(self.due),
+            Freshness::Pending => Phase::RenewalPending(self.due),
+        };
+        self.standing.send_modify(|standing| {
+            (standing.phase, standing.certificate, standing.record) = (phase, Some(certificate), record);
+        });
+    }
+
+    async fn failed(&mut self, failure: &Failure, now: Timestamp) {
+        let shared = Arc::clone(&self.shared);
+        if failure.class == Class::Authority {
+            self.enter(Kind::Failed, now).await;
+        }
+        let next = self.schedule.failed(failure, shared.world.chance());
+        let wait = match next {
+            Next::After(wait) => wait,
+            Next::WaitForName => REFUSED,
+            Next::WaitForStorage(wait) => {
+                self.check_storage = true;
+                wait
+            }
+            Next::WaitForRole => Duration::ZERO,
+        };
+        self.due = later(now, wait);
+        tracing::warn!(
+            domain = %self.name, failures = self.schedule.failures(), class = failure.class.as_str(),
+            error = failure.text, delay = crate::goduration::format_seconds(wait), "no certificate"
+        );
+        let record = Record::failed(self.schedule.failures(), self.due, failure.class, &failure.text);
+        shared.world.save(&self.name, &record).await;
+        let phase = if next == Next::WaitForName { Phase::NotAllowed } else { Phase::Waiting(self.due) };
+        self.standing.send_modify(|standing| (standing.phase, standing.record) = (phase, record));
+        if next == Next::WaitForRole {
+            self.say(Phase::NotWriter);
+            // The daemon knows better than we do; it takes a change to try again.
+            let _ = self.role.changed().await;
+        }
+    }
+
+    fn say(&self, phase: Phase) {
+        self.standing.send_if_modified(|standing| {
+            let differs = standing.phase != phase;
+            standing.phase = phase;
+            differs
+        });
+    }
+
+    async fn enter(&self, kind: Kind, at: Timestamp) {
+        let entry = Entry { name: self.name.to_string(), at, kind };
+        let ledger = self.ledger(|ledger| {
+            ledger.add(entry);
+            ledger.clone()
+        });
+        self.shared.world.save_ledger(&ledger).await;
+    }
+
+    fn ledger<T>(&self, act: impl FnOnce(&mut Ledger) -> T) -> T {
+        act(&mut self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

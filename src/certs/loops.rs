@@ -1,0 +1,177 @@
+//! The loops of all names: as many as the serve config has names, no more.
+//!
+//! [`Loops::ensure`] is idempotent and serialised. A name that stays keeps its loop and its counters; one that goes is
+//! cancelled at once, with the request that it has open. Dropping the whole ends all of them. Follows upstream's
+//! `kube/certs/certs.go` (`CertManager`).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
+
+use serde_json::Value;
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::Ledger;
+use super::keep::{Keeper, Shared, Standing};
+use super::names::{self, Name, NoConfig, Node, TooMany, Warning};
+use super::schedule::Growth;
+use super::world::{Allowed, Role, World};
+
+/// Calls at the same time, where the daemon has a lock for each name (1.102 and newer).
+pub const CONCURRENT: usize = 4;
+
+/// How the loops behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How delays grow.
+    pub growth: Growth,
+    /// Calls at the same time: [`CONCURRENT`], or 1 for an older daemon, whose own queue would eat the time limit.
+    pub concurrent: usize,
+    /// Whether names of the node itself count.
+    pub node: Node,
+}
+
+/// Why a config changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnsureError {
+    /// There is none.
+    #[error(transparent)]
+    NoConfig(#[from] NoConfig),
+    /// It has too many names.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
+}
+
+/// All loops, and what they share.
+pub struct Loops<W> {
+    shared: Arc<Shared<W>>,
+    node: Node,
+    stop: CancellationToken,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    live: BTreeMap<Name, Live>,
+    /// Held by a loop until it has ended, so that its successor begins after it.
+    gates: BTreeMap<Name, Weak<Mutex<()>>>,
+    tasks: JoinSet<()>,
+}
+
+struct Live {
+    stop: CancellationToken,
+    wake: Arc<Notify>,
+    standing: watch::Receiver<Standing>,
+}
+
+impl<W: World> Loops<W> {
+    /// None yet. They all end when `stop` is cancelled.
+    pub async fn new(
+        world: W,
+        options: Options,
+        allowed: watch::Receiver<Allowed>,
+        role: watch::Receiver<Role>,
+        stop: CancellationToken,
+    ) -> Self {
+        let ledger = world.load_ledger().await;
+        let calls = Semaphore::new(options.concurrent.max(1));
+        let shared = Shared { world, growth: options.growth, allowed, role, calls, ledger: StdMutex::new(ledger) };
+        Self { shared: Arc::new(shared), node: options.node, stop, inner: Mutex::default() }
+    }
+
+    /// Makes the loops those of `config`; what it warns of is skipped.
+    ///
+    /// # Errors
+    /// Nothing changes then.
+    pub async fn ensure(&self, config: &Value) -> Result<Vec<Warning>, EnsureError> {
+        let wanted = names::wanted(config, self.node)?.bounded()?;
+        self.keep(wanted.names.into_keys()).await;
+        Ok(wanted.warnings)
+    }
+
+    /// Makes the loops those of `wanted`.
+    pub async fn keep(&self, wanted: impl IntoIterator<Item = Name>) {
+        let mut inner = self.inner.lock().await;
+        while let Some(ended) = inner.tasks.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the loop of a certificate ended");
+            }
+        }
+        let mut before = std::mem::take(&mut inner.live);
+        for name in wanted {
+            let live = match before.remove(&name) {
+                Some(live) => live,
+                None if inner.live.contains_key(&name) => continue,
+                None => self.start(&mut inner, &name),
+            };
+            inner.live.insert(name, live);
+        }
+        for gone in before.into_values() {
+            gone.stop.cancel();
+        }
+        inner.gates.retain(|_, gate| gate.strong_count() > 0);
+    }
+
+    fn start(&self, inner: &mut Inner, name: &Name) -> Live {
+        let gate = inner.gates.get(name).and_then(Weak::upgrade).unwrap_or_default();
+        inner.gates.insert(name.clone(), Arc::downgrade(&gate));
+        let (stop, wake) = (self.stop.child_token(), Arc::new(Notify::new()));
+        let (sender, standing) = watch::channel(Standing::default());
+        let keeper = Keeper::new(name.clone(), Arc::clone(&self.shared), Arc::clone(&wake), sender);
+        let stopped = stop.clone();
+        inner.tasks.spawn(async move {
+            let work = async {
+                let _alone = gate.lock().await;
+                keeper.keep_fresh().await;
+            };
+            stopped.run_until_cancelled(work).await;
+        });
+        Live { stop, wake, standing }
+    }
+
+    /// How many there are.
+    pub async fn live(&self) -> usize {
+        self.inner.lock().await.live.len()
+    }
+
+    /// How each name stands.
+    pub async fn standings(&self) -> Vec<(Name, Standing)> {
+        let inner = self.inner.lock().await;
+        inner.live.iter().map(|(name, live)| (name.clone(), live.standing.borrow().clone())).collect()
+    }
+
+    /// Follows one name.
+    pub async fn standing(&self, name: &Name) -> Option<watch::Receiver<Standing>> {
+        self.inner.lock().await.live.get(name).map(|live| live.standing.clone())
+    }
+
+    /// Ends all waits: everything is looked at now. Counters stay.
+    pub async fn wake_all(&self) {
+        for live in self.inner.lock().await.live.values() {
+            live.wake.notify_one();
+        }
+    }
+
+    /// Ends the wait of one name.
+    pub async fn wake(&self, name: &Name) {
+        if let Some(live) = self.inner.lock().await.live.get(name) {
+            live.wake.notify_one();
+        }
+    }
+
+    /// The orders of late.
+    pub fn ledger(&self) -> Ledger {
+        self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<W> std::fmt::Debug for Loops<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loops").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
+mod tests;
