@@ -156,6 +156,8 @@ pub enum Resource {
     Events,
     /// Pods of the core group.
     Pods,
+    /// Where the Pods behind a Service listen.
+    EndpointSlices,
     /// Questions about our own rights.
     SelfSubjectAccessReviews,
     /// The question who we are.
@@ -267,6 +269,7 @@ impl Resource {
             Self::Secrets => "secrets",
             Self::Events => "events",
             Self::Pods => "pods",
+            Self::EndpointSlices => "endpointslices",
             Self::SelfSubjectAccessReviews => "selfsubjectaccessreviews",
             Self::SelfSubjectReviews => "selfsubjectreviews",
         }
@@ -276,6 +279,7 @@ impl Resource {
     pub fn group(self) -> &'static str {
         match self {
             Self::Secrets | Self::Events | Self::Pods => "",
+            Self::EndpointSlices => "discovery.k8s.io",
             Self::SelfSubjectAccessReviews => "authorization.k8s.io",
             Self::SelfSubjectReviews => "authentication.k8s.io",
         }
@@ -286,6 +290,7 @@ impl Resource {
             Self::Secrets => "Secret",
             Self::Events => "Event",
             Self::Pods => "Pod",
+            Self::EndpointSlices => "EndpointSlice",
             Self::SelfSubjectAccessReviews => "SelfSubjectAccessReview",
             Self::SelfSubjectReviews => "SelfSubjectReview",
         }

@@ -47,6 +47,8 @@ pub const FIELD_MANAGER: &str = "tailscale-container";
 /// The state Secret as it was read at one moment. `Debug` shows keys and sizes, never values.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct StateSecret {
+    /// Its name.
+    pub name: Option<String>,
     /// Decoded values.
     pub data: BTreeMap<String, Vec<u8>>,
     /// The version to name as a precondition.
@@ -59,6 +61,10 @@ pub struct StateSecret {
     pub kind: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether it is being deleted.
+    pub is_stopping: bool,
     /// Objects that own the Secret.
     pub owners: Vec<Owner>,
     /// Who wrote which key.

@@ -36,6 +36,10 @@ struct Metadata {
     #[serde(deserialize_with = "null_default")]
     labels: BTreeMap<String, Option<String>>,
     #[serde(deserialize_with = "null_default")]
+    annotations: BTreeMap<String, Option<String>>,
+    deletion_timestamp: Option<String>,
+    r#continue: Option<String>,
+    #[serde(deserialize_with = "null_default")]
     owner_references: Vec<OwnerDoc>,
     #[serde(deserialize_with = "null_default")]
     managed_fields: Vec<ManagedFields>,
@@ -104,6 +108,13 @@ pub(super) fn list(body: &[u8], name: &str) -> Result<(Option<StateSecret>, Opti
     let version = doc.metadata.resource_version;
     let item = doc.items.into_iter().find(|item| item.metadata.name.as_deref() == Some(name));
     Ok((item.map(SecretDoc::into_state).transpose()?, version))
+}
+
+/// The Secrets of one answer, and where the next one begins.
+pub(super) fn page(body: &[u8]) -> Result<(Vec<StateSecret>, Option<String>), String> {
+    let doc: ListDoc = decode(body)?;
+    let secrets = doc.items.into_iter().map(SecretDoc::into_state).collect::<Result<_, _>>()?;
+    Ok((secrets, doc.metadata.r#continue.filter(|next| !next.is_empty())))
 }
 
 /// One line of a watch on one Secret.
@@ -199,13 +210,19 @@ impl SecretDoc {
             data.insert(key, value);
         }
         let metadata = self.metadata;
+        let texts = |texts: BTreeMap<String, Option<String>>| {
+            texts.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect()
+        };
         Ok(StateSecret {
+            name: metadata.name,
             data,
             resource_version: metadata.resource_version,
             uid: metadata.uid,
             created: metadata.creation_timestamp,
             kind: self.r#type,
-            labels: metadata.labels.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect(),
+            labels: texts(metadata.labels),
+            annotations: texts(metadata.annotations),
+            is_stopping: metadata.deletion_timestamp.is_some(),
             owners: metadata
                 .owner_references
                 .into_iter()

@@ -78,6 +78,7 @@ pub static RESOURCES: &[Resource] = &[
         creates_on_put: true,
         ..core("leases", "Lease", &[])
     },
+    Resource { group: "discovery.k8s.io", ..core("endpointslices", "EndpointSlice", &[]) },
     Resource { group: "networking.k8s.io", ..core("ingresses", "Ingress", &["ing"]) },
 ];
 

@@ -1,0 +1,38 @@
+//! The Secrets that have certain labels, with everything that is known of them.
+
+use super::error::{Error, Resource, Verb};
+use super::request::{Call, Replay};
+use super::state::StateSecret;
+use super::{Cluster, encoded, wire};
+
+/// Certificates, their keys and who wrote them are some 20 KiB each, and an answer has at most 8 MiB.
+const PAGE: u32 = 100;
+
+impl Cluster {
+    /// All Secrets of the namespace that `selector` selects (`key=value,...`), by name.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] for `list` on Secrets where the Role does not allow it.
+    pub async fn secrets_with(&self, selector: &str) -> Result<Vec<StateSecret>, Error> {
+        let mut secrets = Vec::new();
+        let mut from = String::new();
+        loop {
+            let selector = encoded(selector);
+            let list = Call {
+                verb: Verb::List,
+                resource: Resource::Secrets,
+                name: None,
+                target: format!("{}?labelSelector={selector}&limit={PAGE}{from}", self.secrets_path()),
+                body: None,
+                replay: Replay::Safe,
+            };
+            let body = self.call(&list).await?;
+            let (page, next) = wire::page(&body).map_err(|reason| list.malformed(reason))?;
+            secrets.extend(page);
+            match next {
+                Some(next) => from = format!("&continue={}", encoded(&next)),
+                None => return Ok(secrets),
+            }
+        }
+    }
+}
