@@ -221,7 +221,7 @@ impl Transport {
         let code = response.status().as_u16();
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let retry_after = text(RETRY_AFTER).and_then(|after| retry_after(after, text(DATE)));
-        let body = read_start(response, ERROR_TEXT).await;
+        let body = read_start(response).await;
         Err(from_answer(code, retry_after, &body, call.right))
     }
 
@@ -314,12 +314,12 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, ErrorKind
     Ok(body)
 }
 
-/// As much of the body as comes within `limit` bytes.
-async fn read_start(mut response: Response, limit: usize) -> Vec<u8> {
+/// As much of an error's text as is of use.
+pub(super) async fn read_start(mut response: Response) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(bytes)) = next_chunk(&mut response).await {
-        body.extend_from_slice(&bytes[..bytes.len().min(limit - body.len())]);
-        if body.len() >= limit {
+        body.extend_from_slice(&bytes[..bytes.len().min(ERROR_TEXT - body.len())]);
+        if body.len() >= ERROR_TEXT {
             break;
         }
     }

@@ -6,6 +6,7 @@
 
 mod cert;
 mod client;
+pub mod dial;
 mod error;
 pub mod follow;
 pub mod framer;
