@@ -89,4 +89,5 @@ pub mod shutdown;
 pub mod spelling;
 pub mod statesecret;
 pub mod telemetry;
+pub mod unverified;
 pub mod x509;

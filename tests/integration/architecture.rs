@@ -40,6 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "shutdown",
             "spelling",
             "telemetry",
+            "unverified",
             "x509",
         ],
     ),
