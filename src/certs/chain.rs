@@ -90,13 +90,19 @@ impl Period {
 impl Certificate {
     /// Reads a chain of PEM certificates, leaf first.
     pub fn read(pem: &str) -> Result<Self, ChainError> {
-        let mut chain_length = 0;
-        let mut leaf = None;
+        let mut chain = Vec::new();
         for block in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-            chain_length += 1;
-            let der = block.map_err(|_| ChainError::Unreadable(chain_length))?;
-            let facts = x509::facts(&der).ok_or(ChainError::Unreadable(chain_length))?;
-            leaf.get_or_insert_with(|| (facts, crate::digest::sha256_hex(&der)));
+            chain.push(block.map_err(|_| ChainError::Unreadable(chain.len() + 1))?);
+        }
+        Self::of(&chain)
+    }
+
+    /// Reads a chain, leaf first.
+    pub fn of<T: AsRef<[u8]>>(chain: &[T]) -> Result<Self, ChainError> {
+        let mut leaf = None;
+        for (at, der) in chain.iter().enumerate() {
+            let facts = x509::facts(der.as_ref()).ok_or(ChainError::Unreadable(at + 1))?;
+            leaf.get_or_insert_with(|| (facts, crate::digest::sha256_hex(der.as_ref())));
         }
         let (facts, fingerprint) = leaf.ok_or(ChainError::NoCertificate)?;
         let moment = |seconds| Timestamp::from_second(seconds).map_err(|_| ChainError::Unreadable(1));
@@ -109,7 +115,7 @@ impl Certificate {
             issuer: facts.issuer,
             names: facts.names,
             fingerprint,
-            chain_length,
+            chain_length: chain.len(),
             public_key: facts.public_key,
         })
     }
@@ -132,6 +138,23 @@ impl Certificate {
         let public = key.public_key().ok_or(ChainError::BadKey)?;
         Ok(public.as_ref() == self.public_key)
     }
+}
+
+/// The certificates in a text as PEM, and nothing else that may stand there: keys least of all.
+pub fn certificates_only(pem: &str) -> String {
+    use base64::Engine as _;
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for der in CertificateDer::pem_slice_iter(pem.as_bytes()).flatten() {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(&der);
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in encoded.as_bytes().chunks(64) {
+            // Base64 is ASCII, and writing to a String cannot fail.
+            let _ = writeln!(text, "{}", String::from_utf8_lossy(line));
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
 }
 
 /// Splits the answer to `type=pair`, in which the private key comes first.
@@ -202,6 +225,13 @@ pub(super) mod tests {
         assert!(!read.covers(&name("x.y.b.tail1.ts.net")) && !read.covers(&name("b.tail1.ts.net")));
         assert_eq!(Certificate::read("hello"), Err(ChainError::NoCertificate));
         assert!(Certificate::read("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").is_err());
+    }
+
+    #[test]
+    fn only_certificates_are_shown() {
+        let (chain, key) = made(&["a.tail1.ts.net"]);
+        assert_eq!(certificates_only(&format!("{}\nhello\n{chain}{chain}", key.expose())), format!("{chain}{chain}"));
+        assert_eq!(certificates_only("hello"), "");
     }
 
     #[test]

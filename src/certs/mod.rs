@@ -10,6 +10,7 @@ pub mod chain;
 pub mod failure;
 pub mod keep;
 pub mod lease;
+pub mod listing;
 pub mod local;
 pub mod loops;
 pub mod names;
