@@ -7,14 +7,17 @@
 pub mod allowed;
 pub mod budget;
 pub mod chain;
+pub mod check;
 pub mod failure;
 pub mod handshake;
+pub mod judge;
 pub mod keep;
 pub mod lease;
 pub mod listing;
 pub mod local;
 pub mod loops;
 pub mod names;
+pub mod places;
 pub mod record;
 pub mod replicas;
 pub mod schedule;

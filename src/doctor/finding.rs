@@ -44,6 +44,8 @@ pub enum Group {
     Memory,
     /// Serve config and certificates.
     Serve,
+    /// Who issues certificates, and where they are kept.
+    Certs,
 }
 
 /// A check: its code and what it looks at.
@@ -76,8 +78,18 @@ pub struct Finding {
 
 impl Group {
     /// All, in the order of the checks.
-    pub const ALL: [Self; 9] =
-        [Self::Env, Self::Api, Self::Rbac, Self::Clock, Self::Daemon, Self::Host, Self::Dns, Self::Memory, Self::Serve];
+    pub const ALL: [Self; 10] = [
+        Self::Env,
+        Self::Api,
+        Self::Rbac,
+        Self::Clock,
+        Self::Daemon,
+        Self::Host,
+        Self::Dns,
+        Self::Memory,
+        Self::Serve,
+        Self::Certs,
+    ];
 
     /// As `--only` and `--json` spell it.
     pub fn name(self) -> &'static str {
@@ -91,6 +103,7 @@ impl Group {
             Self::Dns => "dns",
             Self::Memory => "memory",
             Self::Serve => "serve",
+            Self::Certs => "certs",
         }
     }
 }
@@ -184,6 +197,18 @@ codes! {
     MEMORY_KILLS "TP-MEMORY-002" Memory "nothing in the container was killed for want of memory";
     SERVE_CONFIG "TP-SERVE-001" Serve "the serve config can be read, and its certificates can be had";
     SERVE_CERTIFICATE "TP-SERVE-002" Serve "this user may fetch certificates from tailscaled";
+    CERTS_NAMES "TP-CERTS-001" Certs "every name in the serve config can be read";
+    CERTS_HTTPS "TP-CERTS-002" Certs "HTTPS is enabled for the tailnet, if certificates are wanted";
+    CERTS_ALLOWED "TP-CERTS-003" Certs "the tailnet allows every name that is wanted";
+    CERTS_SHARING "TP-CERTS-004" Certs "the share mode fits the Pod, its state store and its tailscaled";
+    CERTS_SECRETS "TP-CERTS-005" Certs "every shared name has its TLS Secret, with the right type and labels";
+    CERTS_RIGHTS "TP-CERTS-006" Certs "the Role allows `get` and `patch` on those Secrets";
+    CERTS_LEASE "TP-CERTS-007" Certs "the Role allows what the Lease needs, if one decides who issues";
+    CERTS_ACCOUNT "TP-CERTS-008" Certs "certificates were issued to the present ACME account";
+    CERTS_LOCKED "TP-CERTS-009" Certs "tailscaled lets its serve config be changed";
+    CERTS_DAEMON "TP-CERTS-010" Certs "tailscaled says when a rate limit ends, and orders names side by side";
+    CERTS_STATUS "TP-CERTS-011" Certs "every certificate is there and good";
+    CERTS_BUDGET "TP-CERTS-012" Certs "the authority's limits leave room for every name";
 }
 
 /// The check of a code, if there is one.

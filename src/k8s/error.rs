@@ -158,6 +158,8 @@ pub enum Resource {
     Pods,
     /// Where the Pods behind a Service listen.
     EndpointSlices,
+    /// Leases: who is responsible.
+    Leases,
     /// Questions about our own rights.
     SelfSubjectAccessReviews,
     /// The question who we are.
@@ -270,6 +272,7 @@ impl Resource {
             Self::Events => "events",
             Self::Pods => "pods",
             Self::EndpointSlices => "endpointslices",
+            Self::Leases => "leases",
             Self::SelfSubjectAccessReviews => "selfsubjectaccessreviews",
             Self::SelfSubjectReviews => "selfsubjectreviews",
         }
@@ -280,6 +283,7 @@ impl Resource {
         match self {
             Self::Secrets | Self::Events | Self::Pods => "",
             Self::EndpointSlices => "discovery.k8s.io",
+            Self::Leases => "coordination.k8s.io",
             Self::SelfSubjectAccessReviews => "authorization.k8s.io",
             Self::SelfSubjectReviews => "authentication.k8s.io",
         }
@@ -291,6 +295,7 @@ impl Resource {
             Self::Events => "Event",
             Self::Pods => "Pod",
             Self::EndpointSlices => "EndpointSlice",
+            Self::Leases => "Lease",
             Self::SelfSubjectAccessReviews => "SelfSubjectAccessReview",
             Self::SelfSubjectReviews => "SelfSubjectReview",
         }
