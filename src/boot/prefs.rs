@@ -4,11 +4,11 @@
 //! CLI's defaults (boot.md E.3). Sets are compared without order, and Go's `null` is the empty value.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde_json::{Map, Value, json};
 
 use super::flags::{DesiredPrefs, ExitNode, SIMPLE, exit_routes};
+pub use crate::localapi::prefs::{Change, masked};
 use crate::localapi::types::Prefs;
 use crate::prefix::Prefix;
 
@@ -21,23 +21,6 @@ pub enum Identity {
     Known,
 }
 
-/// One member that is not as it should be. Displays as `Hostname: "a" -> "b"`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The member of prefs.
-    pub member: String,
-    /// What it is.
-    pub old: Value,
-    /// What it should be.
-    pub new: Value,
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} -> {}", self.member, self.old, self.new)
-    }
-}
-
 /// What has to change. Empty when the node is as it should be.
 pub fn drift(current: &Prefs, desired: &DesiredPrefs, identity: Identity) -> Vec<Change> {
     wanted(current, desired, identity)
@@ -47,16 +30,6 @@ pub fn drift(current: &Prefs, desired: &DesiredPrefs, identity: Identity) -> Vec
             (!is_same(&member, &old, &new)).then_some(Change { member, old, new })
         })
         .collect()
-}
-
-/// The changes as the body of `PATCH prefs`: each member and its `…Set` flag, nothing else.
-pub fn masked(changes: &[Change]) -> Prefs {
-    let mut members = Map::new();
-    for change in changes {
-        members.insert(change.member.clone(), change.new.clone());
-        members.insert(format!("{}Set", change.member), Value::Bool(true));
-    }
-    Prefs(members)
 }
 
 /// `current` with the changes made: complete prefs for `POST start`, which replaces all of them.

@@ -14,6 +14,7 @@ mod keep;
 mod mailbox;
 pub mod mask;
 pub mod model;
+pub mod prefs;
 mod ready;
 pub mod types;
 pub mod watch;

@@ -45,7 +45,6 @@ pub mod subprotocol;
 mod tls;
 mod turns;
 mod upgrade;
-mod withdraw;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

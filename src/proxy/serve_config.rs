@@ -1,14 +1,14 @@
 //! The serve config that leads a Tailscale Service to the proxy (api-proxy.md 9.5). Pure.
 //!
-//! tailscaled takes TLS on 443 for the Service, ends it, and dials us with a PROXY header in front. Documents are
-//! compared without their empty members, and what other processes have in the foreground is kept.
+//! tailscaled takes TLS on 443 for the Service, ends it, and dials us with a PROXY header in front. What other processes
+//! have in the foreground is kept.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
 
 use super::config::ServiceName;
+use crate::serve::advertise::Ownership;
 
 /// The port on which a Service is served.
 const PORT: &str = "443";
@@ -25,15 +25,6 @@ pub struct Serving<'a> {
     pub suffix: &'a str,
     /// Where the proxy listens.
     pub backend: SocketAddr,
-}
-
-/// Whose the installed document is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ownership<'a> {
-    /// Ours alone: the daemon is our child.
-    Whole,
-    /// Only the entries of these Services in it: others use the daemon too.
-    Services(&'a BTreeSet<ServiceName>),
 }
 
 impl Serving<'_> {
@@ -58,7 +49,7 @@ pub fn desired(installed: &Value, serving: Option<&Serving<'_>>, ownership: Owne
         (Ownership::Services(ours), Value::Object(members)) => {
             let mut members = members.clone();
             if let Some(Value::Object(services)) = members.get_mut("Services") {
-                services.retain(|name, _| ours.iter().all(|ours| ours.as_str() != name));
+                services.retain(|name, _| !ours.contains(name));
             }
             members
         }
@@ -76,40 +67,6 @@ pub fn desired(installed: &Value, serving: Option<&Serving<'_>>, ownership: Owne
         services[serving.service.as_str()] = serving.handler();
     }
     Value::Object(document)
-}
-
-/// Whether two documents say the same: empty members count as absent.
-pub fn is_same(one: &Value, other: &Value) -> bool {
-    normal(one) == normal(other)
-}
-
-/// Whether `installed` has handlers that must go before `desired` can come: tailscaled refuses to change what kind of
-/// handler a port has in one step.
-pub fn needs_clearing(installed: &Value, desired: &Value) -> bool {
-    let ports = |document: &Value| {
-        let services = document.get("Services").and_then(Value::as_object).cloned().unwrap_or_default();
-        services
-            .into_iter()
-            .filter_map(|(name, service)| Some((name, normal(service.get("TCP")?)?)))
-            .collect::<Vec<_>>()
-    };
-    let wanted = ports(desired);
-    ports(installed).iter().any(|(name, tcp)| wanted.iter().any(|(other, new)| name == other && tcp != new))
-}
-
-/// Without members that are null, false, zero, or empty; `None` when nothing is left.
-fn normal(value: &Value) -> Option<Value> {
-    match value {
-        Value::Null | Value::Bool(false) => None,
-        Value::Object(members) => {
-            let left: Map<_, _> = members.iter().filter_map(|(k, v)| Some((k.clone(), normal(v)?))).collect();
-            (!left.is_empty()).then_some(Value::Object(left))
-        }
-        Value::Array(list) => (!list.is_empty()).then(|| value.clone()),
-        Value::String(text) => (!text.is_empty()).then(|| value.clone()),
-        Value::Number(number) => (number.as_u64() != Some(0)).then(|| value.clone()),
-        Value::Bool(true) => Some(value.clone()),
-    }
 }
 
 #[cfg(test)]
@@ -135,7 +92,7 @@ mod tests {
 
     #[test]
     fn what_was_there_goes_unless_it_is_somebody_elses() {
-        let service = "svc:a".parse().unwrap();
+        let service: ServiceName = "svc:a".parse().unwrap();
         let installed = json!({
             "TCP": {"80": {"HTTP": true}}, "Services": {"svc:old": {"TCP": {"443": {"HTTPS": true}}}},
             "Foreground": {"session": {"TCP": {}}},
@@ -143,29 +100,12 @@ mod tests {
         let whole = desired(&installed, Some(&serving(&service)), Ownership::Whole);
         assert!(whole.get("TCP").is_none() && whole["Services"].get("svc:old").is_none());
         assert_eq!(whole["Foreground"], installed["Foreground"]);
-        let ours = [service.clone()].into();
+        let ours = [service.to_string()].into();
         let shared = desired(&installed, Some(&serving(&service)), Ownership::Services(&ours));
         assert_eq!(shared["TCP"], installed["TCP"]);
         assert!(shared["Services"].get("svc:old").is_some() && shared["Services"].get("svc:a").is_some());
         assert_eq!(desired(&shared, None, Ownership::Services(&ours)), installed, "nothing of ours stays");
         assert_eq!(desired(&installed, None, Ownership::Whole), json!({"Foreground": installed["Foreground"]}));
         assert_eq!(desired(&Value::Null, None, Ownership::Whole), json!({}));
-    }
-
-    #[test]
-    fn empty_members_make_no_difference() {
-        assert!(is_same(&json!({}), &json!({"Services": {}, "TCP": null})));
-        assert!(is_same(&json!({"a": {"b": false, "c": 0, "d": ""}}), &Value::Null));
-        assert!(!is_same(&json!({}), &json!({"TCP": {"443": {"HTTPS": true}}})));
-    }
-
-    #[test]
-    fn a_port_of_another_kind_has_to_go_first() {
-        let service = "svc:a".parse().unwrap();
-        let new = desired(&json!({}), Some(&serving(&service)), Ownership::Whole);
-        assert!(needs_clearing(&json!({"Services": {"svc:a": {"TCP": {"443": {"HTTPS": true}}}}}), &new));
-        assert!(!needs_clearing(&json!({"Services": {"svc:b": {"TCP": {"443": {"HTTPS": true}}}}}), &new));
-        assert!(!needs_clearing(&new, &new));
-        assert!(!needs_clearing(&json!({}), &new));
     }
 }

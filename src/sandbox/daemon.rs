@@ -142,6 +142,11 @@ impl Daemon {
         self.lock().view.serve_config.clone()
     }
 
+    /// Sets what is served, without telling anybody.
+    pub fn put_serve_config(&self, config: Value) {
+        self.change(|inner| inner.view.serve_config = config);
+    }
+
     /// The backend state's name.
     pub fn state(&self) -> &'static str {
         self.lock().view.state_name()

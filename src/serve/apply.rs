@@ -26,26 +26,27 @@ pub enum Applied {
     Changed,
 }
 
-/// Makes `desired` the daemon's config. Waits at most `patience` for its netmap, without which it takes none.
+/// Makes the daemon's config what `desired` makes of the one that is installed; asked again for each that is found.
+/// Waits at most `patience` for the daemon's netmap, without which it takes none.
 ///
 /// # Errors
 /// [`ErrorKind::EtagMismatch`] when others were faster five times in a row.
-pub async fn apply(api: &LocalApi, desired: &Value, patience: Duration) -> Result<Applied, Error> {
+pub async fn apply(
+    api: &LocalApi,
+    mut desired: impl FnMut(&Value) -> Value,
+    patience: Duration,
+) -> Result<Applied, Error> {
     let deadline = Instant::now() + patience;
     let mut backoff = Backoff::new(NETMAP.0, NETMAP.1);
     let mut late = 0;
     let mut stepped = false;
     loop {
-        let installed = api.serve_config().await?;
-        let wanted = carried_over(&installed.document, desired);
-        if is_same(&installed.document, &wanted) {
-            return Ok(if stepped { Applied::Changed } else { Applied::Unchanged });
-        }
-        let error = match api.post_serve_config(&wanted, installed.etag.as_deref()).await {
-            Ok(()) => return Ok(Applied::Changed),
+        let error = match once(api, &mut desired, &mut stepped).await {
+            Ok(Some(applied)) => return Ok(applied),
+            Ok(None) => continue,
             Err(error) => error,
         };
-        match &error.kind {
+        match error.kind {
             ErrorKind::EtagMismatch => {
                 late += 1;
                 if late >= TRIES {
@@ -59,27 +60,46 @@ pub async fn apply(api: &LocalApi, desired: &Value, patience: Duration) -> Resul
                 }
                 tokio::time::sleep(pause).await;
             }
-            ErrorKind::Status { message, .. } if message.contains("want to serve") && !stepped => {
-                let Some(step) = between(&installed.document, &wanted) else { return Err(error) };
-                stepped = true;
-                match api.post_serve_config(&step, installed.etag.as_deref()).await {
-                    Ok(()) | Err(Error { kind: ErrorKind::EtagMismatch, .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
             _ => return Err(error),
         }
     }
 }
 
-/// Takes everything away except what others have in the foreground, whatever is there: after a restart the daemon
-/// assigns the addresses of Services anew only for a config that is set again.
-pub async fn clear(api: &LocalApi) -> Result<(), Error> {
+/// One try; nothing where a step on the way was taken.
+async fn once(
+    api: &LocalApi,
+    desired: &mut impl FnMut(&Value) -> Value,
+    stepped: &mut bool,
+) -> Result<Option<Applied>, Error> {
     let installed = api.serve_config().await?;
-    let empty = carried_over(&installed.document, &json!({}));
+    let wanted = desired(&installed.document);
+    if is_same(&installed.document, &wanted) {
+        return Ok(Some(if *stepped { Applied::Changed } else { Applied::Unchanged }));
+    }
+    let etag = installed.etag.as_deref();
+    let error = match api.post_serve_config(&wanted, etag).await {
+        Ok(()) => return Ok(Some(Applied::Changed)),
+        Err(error) => error,
+    };
+    match &error.kind {
+        ErrorKind::Status { message, .. } if message.contains("want to serve") && !*stepped => {
+            let Some(step) = between(&installed.document, &wanted) else { return Err(error) };
+            api.post_serve_config(&step, etag).await?;
+            *stepped = true;
+            Ok(None)
+        }
+        _ => Err(error),
+    }
+}
+
+/// Takes everything away except what others have in the foreground, whatever is there: after a restart the daemon
+/// assigns the addresses of Services anew only for a config that is set again. What was there.
+pub async fn clear(api: &LocalApi) -> Result<Value, Error> {
+    let installed = api.serve_config().await?.document;
+    let empty = carried_over(&installed, &json!({}));
     match api.post_serve_config(&empty, None).await {
         // Before the first netmap there is nothing to take away.
-        Err(Error { kind: ErrorKind::NoNetmapYet, .. }) if is_same(&installed.document, &empty) => Ok(()),
-        result => result,
+        Err(Error { kind: ErrorKind::NoNetmapYet, .. }) if is_same(&installed, &empty) => Ok(installed),
+        result => result.map(|()| installed),
     }
 }

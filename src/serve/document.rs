@@ -14,6 +14,9 @@ use crate::located::{self, Located, Member, Place};
 /// Largest file, in bytes.
 pub const LARGEST: usize = 4 << 20;
 
+/// Most Services, and most hosts of one `Web`.
+pub const MOST: usize = 1000;
+
 /// What the node's certificate domain is filled in for.
 pub const PLACEHOLDER: &str = "${TS_CERT_DOMAIN}";
 
@@ -337,6 +340,14 @@ impl Reader<'_> {
     }
 
     fn map(&mut self, members: &[Member], keys: Keys, shape: Shape) -> Result<Value, Fault> {
+        if let (Keys::Service | Keys::HostPort, Some(first)) = (keys, members.first())
+            && members.len() > MOST
+        {
+            return Err((
+                first.offset,
+                format!("there are {} entries, and at most {MOST} are possible", members.len()),
+            ));
+        }
         let mut object = Map::new();
         for member in members {
             let name = member.name.as_str();

@@ -4,6 +4,7 @@
 //! daemon does not take is tried again with back-off. A config that the tailnet does not allow yet is held back with the
 //! reason, and applied when it does.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{Applied, apply};
-use super::change::is_same;
-use super::document::{Document, DocumentError, Held, LARGEST, NodeFacts};
+use super::apply::{Applied, apply, clear};
+use super::change::{carried_over, is_same};
+use super::document::{Document, DocumentError, Held, LARGEST, NodeFacts, service_names};
 use crate::backoff::{Backoff, jitter};
 use crate::causes;
 use crate::filewatch::FileWatch;
@@ -51,16 +52,27 @@ impl Source {
 /// How it stands.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
-    /// The last config that was applied, or would have been where nothing is to be; the number counts them.
-    pub good: Option<(u64, Arc<Value>)>,
+    /// The last config that was applied, or would have been where nothing is to be.
+    pub good: Option<Good>,
     /// Services of it that are not to be advertised.
     pub unadvertised: Arc<[String]>,
+    /// Services of configs that were replaced.
+    pub replaced: Arc<BTreeSet<String>>,
     /// What keeps the present file from being applied.
     pub problem: Option<Arc<Problem>>,
     /// Changes that the daemon took.
     pub applied: u64,
     /// Those that failed, the same failure counted once.
     pub failed: u64,
+}
+
+/// A config that is in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Good {
+    /// The config.
+    pub config: Arc<Value>,
+    /// The node's certificate domain at the time.
+    pub cert_domain: Option<String>,
 }
 
 /// What keeps a config from being applied.
@@ -89,6 +101,15 @@ pub enum Delivery {
     Watch,
 }
 
+/// What to do about Services that a daemon has from before its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftovers {
+    /// Leave them where they are as they should be.
+    Compare,
+    /// Take them away and set them again: it assigns their addresses only to a config that is set.
+    SetAgain,
+}
+
 /// The loop and what it works with.
 #[derive(Debug)]
 pub struct Follower {
@@ -98,8 +119,12 @@ pub struct Follower {
     pub source: Source,
     /// Whether the daemon gets it.
     pub delivery: Delivery,
+    /// What to do about Services of a daemon that has just started.
+    pub leftovers: Leftovers,
     /// What of the node the config depends on.
     pub facts: watch::Receiver<NodeFacts>,
+    /// Which run of the daemon it is: another one may have forgotten what the last one was told.
+    pub daemon: watch::Receiver<u64>,
     /// Who listens.
     pub standing: watch::Sender<Standing>,
 }
@@ -109,6 +134,16 @@ enum Look {
     Nothing,
     Same,
     Text(String),
+}
+
+/// What a follower remembers between two looks.
+#[derive(Default)]
+struct Known {
+    text: Option<String>,
+    /// What the text says, when it says something.
+    document: Option<Document>,
+    /// The run of the daemon that has the good config.
+    delivered_to: Option<u64>,
 }
 
 impl Follower {
@@ -129,41 +164,16 @@ impl Follower {
             );
         }
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-        let mut document: Option<Document> = None;
-        let mut last_text: Option<String> = None;
+        let mut known = Known::default();
         let mut quiet = false;
         loop {
-            match self.look(last_text.as_deref(), quiet).await {
-                Ok(Look::Text(text)) => {
-                    match Document::parse(&text) {
-                        Ok(new) => {
-                            for warning in &new.warnings {
-                                tracing::warn!("serve proxy: {warning}");
-                            }
-                            document = Some(new);
-                        }
-                        Err(error) => {
-                            document = None;
-                            self.trouble(Problem::Invalid(error));
-                        }
-                    }
-                    last_text = Some(text);
-                }
-                Ok(Look::Nothing) => (document, last_text) = (None, None),
-                Ok(Look::Same) => {}
-                Err(error) => self.trouble(Problem::Unreadable(error)),
-            }
-            quiet = true;
-            let retry = match &document {
-                Some(document) => self.bring(document).await,
-                None => false,
-            };
-            let again = if retry {
-                Some(Instant::now() + backoff.next(jitter()))
-            } else {
+            let again = if self.once(&mut known, quiet).await {
                 backoff.reset();
                 None
+            } else {
+                Some(Instant::now() + backoff.next(jitter()))
             };
+            quiet = true;
             tokio::select! {
                 changed = files_changed(&mut files) => {
                     // A watch whose directory was replaced sees nothing any more; a new one does.
@@ -174,8 +184,47 @@ impl Follower {
                     }
                 }
                 Ok(()) = self.facts.changed() => {}
+                Ok(()) = self.daemon.changed() => {}
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
             }
+        }
+    }
+
+    /// Looks at the file and brings what it says to the daemon. Whether nothing has to be tried again soon.
+    async fn once(&mut self, known: &mut Known, quiet: bool) -> bool {
+        match self.look(known.text.as_deref(), quiet).await {
+            Ok(Look::Same) => {}
+            Ok(Look::Nothing) => {
+                (known.text, known.document) = (None, None);
+                self.no_trouble();
+            }
+            Ok(Look::Text(text)) => {
+                match Document::parse(&text) {
+                    Ok(document) => {
+                        for warning in &document.warnings {
+                            tracing::warn!("serve proxy: {warning}");
+                        }
+                        known.document = Some(document);
+                    }
+                    Err(error) => {
+                        known.document = None;
+                        self.trouble(Problem::Invalid(error));
+                    }
+                }
+                known.text = Some(text);
+            }
+            Err(error) => {
+                self.trouble(Problem::Unreadable(error));
+                return false;
+            }
+        }
+        match known.document.take() {
+            Some(document) => {
+                let settled = self.bring(&document, &mut known.delivered_to).await;
+                known.document = Some(document);
+                settled
+            }
+            None => true,
         }
     }
 
@@ -207,58 +256,96 @@ impl Follower {
         Ok(if known == Some(text.as_str()) { Look::Same } else { Look::Text(text) })
     }
 
-    /// Brings the document to the daemon; whether to try again soon.
-    async fn bring(&mut self, document: &Document) -> bool {
+    /// Brings the document to the daemon, of which `delivered_to` has the run that has it. Whether that is done.
+    async fn bring(&mut self, document: &Document, delivered_to: &mut Option<u64>) -> bool {
         let facts = self.facts.borrow_and_update().clone();
+        let daemon = *self.daemon.borrow_and_update();
         let config = match document.resolve(&facts) {
             Ok(config) => config,
             Err(held) => {
                 self.trouble(Problem::Held(held));
-                return false;
+                return true;
             }
         };
-        let is_known = self.standing.borrow().good.as_ref().is_some_and(|(_, good)| is_same(good, &config));
-        if is_known {
-            self.standing.send_if_modified(|standing| standing.problem.take().is_some());
-            return false;
-        }
-        if self.delivery == Delivery::Apply {
-            tracing::info!("serve proxy: applying serve config");
-            match apply(&self.api, &config, PATIENCE).await {
+        let is_known = self.standing.borrow().good.as_ref().is_some_and(|good| is_same(&good.config, &config));
+        let mut replaced = BTreeSet::new();
+        if self.delivery == Delivery::Apply && !(is_known && *delivered_to == Some(daemon)) {
+            if !is_known {
+                tracing::info!("serve proxy: applying serve config");
+            }
+            let has_started = *delivered_to != Some(daemon);
+            match self.deliver(&config, has_started, &mut replaced).await {
                 Ok(Applied::Changed) => self.standing.send_modify(|standing| standing.applied += 1),
                 Ok(Applied::Unchanged) => {}
                 Err(error) => {
                     self.trouble(Problem::Refused(error));
-                    return true;
+                    return false;
                 }
             }
+            *delivered_to = Some(daemon);
         }
+        let good = Good { config: Arc::new(config), cert_domain: facts.cert_domain };
         let unadvertised: Arc<[String]> = document.unadvertised().into_iter().map(str::to_owned).collect();
-        self.standing.send_modify(|standing| {
-            let number = standing.good.as_ref().map_or(1, |(number, _)| number + 1);
-            standing.good = Some((number, Arc::new(config)));
-            standing.unadvertised = unadvertised;
+        self.standing.send_if_modified(|standing| {
+            let is_news = standing.good.as_ref() != Some(&good)
+                || standing.problem.is_some()
+                || standing.unadvertised != unadvertised
+                || !replaced.is_subset(&standing.replaced);
+            standing.good = Some(good);
             standing.problem = None;
+            standing.unadvertised = unadvertised;
+            replaced.extend(standing.replaced.iter().cloned());
+            standing.replaced = Arc::new(replaced);
+            is_news
         });
-        false
+        true
+    }
+
+    async fn deliver(
+        &self,
+        config: &Value,
+        has_started: bool,
+        replaced: &mut BTreeSet<String>,
+    ) -> Result<Applied, Error> {
+        let has_services = !service_names(config).is_empty();
+        if has_started && has_services && self.leftovers == Leftovers::SetAgain {
+            let installed = self.api.serve_config().await?.document;
+            if !service_names(&installed).is_empty() {
+                tracing::info!("serve proxy: setting Services of a former run again");
+                replaced.extend(service_names(&clear(&self.api).await?));
+            }
+        }
+        let desired = |installed: &Value| {
+            replaced.extend(service_names(installed));
+            carried_over(installed, config)
+        };
+        apply(&self.api, desired, PATIENCE).await
+    }
+
+    fn no_trouble(&self) {
+        self.standing.send_if_modified(|standing| standing.problem.take().is_some());
     }
 
     /// Reports a problem, and logs it when it is another than before.
     fn trouble(&self, problem: Problem) {
         let said = causes::chain(&problem);
         let known = self.standing.borrow().problem.as_deref().map(|known| causes::chain(known));
-        if known.as_deref() != Some(&said) {
-            if let Problem::Held(held) = &problem {
+        if known.as_deref() == Some(&said) {
+            return;
+        }
+        match &problem {
+            // Nothing to mend: it is on its way.
+            Problem::Held(Held::NoNetmap) => tracing::debug!("serve proxy: {said}"),
+            Problem::Held(held) => {
                 let hint = held.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
                 tracing::warn!("serve proxy: {said}{hint}");
-            } else {
-                tracing::warn!("serve proxy: {said}; the last good config stays");
             }
-            self.standing.send_modify(|standing| {
-                standing.failed += u64::from(!matches!(problem, Problem::Held(_)));
-                standing.problem = Some(Arc::new(problem));
-            });
+            _ => tracing::warn!("serve proxy: {said}; the last good config stays"),
         }
+        self.standing.send_modify(|standing| {
+            standing.failed += u64::from(!matches!(problem, Problem::Held(_)));
+            standing.problem = Some(Arc::new(problem));
+        });
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
-use super::document::{Fault, split_host_port};
+use super::document::{Fault, MOST, split_host_port};
 use crate::located::{self, Located, Member};
 
 /// The only version there is.
@@ -72,7 +72,12 @@ pub(super) fn read(members: &[Member]) -> Result<Vec<Service>, Fault> {
                 _ => return Err((member.value.offset, format!("the only version is \"{VERSION}\""))),
             },
             "services" => {
-                for member in entries(&member.value)? {
+                let entries = entries(&member.value)?;
+                if entries.len() > MOST {
+                    let reason = format!("there are {} Services, and at most {MOST} are possible", entries.len());
+                    return Err((member.offset, reason));
+                }
+                for member in entries {
                     check_name(&member.name).map_err(|reason| (member.offset, reason))?;
                     if services.iter().any(|known: &Service| known.name == member.name) {
                         return Err((member.offset, format!("`{}` is there twice", member.name)));

@@ -147,6 +147,7 @@ const PURE: &[&str] = &[
     "k8s/keypair.rs",
     "k8s/state.rs",
     "k8s/token.rs",
+    "localapi/prefs.rs",
     "localapi/types.rs",
     "located.rs",
     "node/reissue.rs",

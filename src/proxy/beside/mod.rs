@@ -19,16 +19,17 @@ use self::upkeep::Upkeep;
 use super::config::{Config, Flags};
 use super::config_source::{ConfigSource, LoadError, Source};
 use super::reload::{self, ReloadErrors};
-use super::serve_config::Ownership;
 use super::{
     Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, ServerTiming, StartError, Surroundings,
-    UnrecordedStreams, apply, local, withdraw,
+    UnrecordedStreams, apply, local,
 };
 use crate::causes::chain;
 use crate::health::{BindError, HealthHandle};
 use crate::k8s::upstream::{Upstream, Whose};
 use crate::k8s::{self, Cluster};
 use crate::localapi::LocalApi;
+use crate::serve::advertise::Ownership;
+use crate::serve::withdraw::fail_over;
 use crate::settings::KubeAccess;
 use crate::shutdown::{Signals, Tasks};
 
@@ -187,7 +188,7 @@ pub async fn run(beside: Beside, signals: &mut Signals) -> Result<(), Error> {
     };
 
     if let Some(upkeep) = &upkeep {
-        withdraw::fail_over(&localapi, Ownership::Services(upkeep.ours()), beside.withdraw_wait, signals).await;
+        fail_over(&localapi, Ownership::Services(upkeep.ours()), beside.withdraw_wait, signals).await;
     }
     tokio::select! {
         unclean = serving.stop(drain + SETTLE) => for task in unclean {

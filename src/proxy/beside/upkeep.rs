@@ -12,8 +12,8 @@ use crate::health::{HealthHandle, Weight};
 use crate::localapi::LocalApi;
 use crate::proxy::Client;
 use crate::proxy::apply::{Wanted, apply};
-use crate::proxy::config::{Config, ServiceName};
-use crate::proxy::serve_config::Ownership;
+use crate::proxy::config::Config;
+use crate::serve::advertise::Ownership;
 
 /// Between tries to bring about what is wanted.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ pub(super) struct Upkeep {
     node: watch::Receiver<Node>,
     health: HealthHandle,
     /// Every Service that we have served or advertised.
-    ours: BTreeSet<ServiceName>,
+    ours: BTreeSet<String>,
 }
 
 impl Upkeep {
@@ -44,7 +44,7 @@ impl Upkeep {
     }
 
     /// Every Service that is or was ours.
-    pub(super) fn ours(&self) -> &BTreeSet<ServiceName> {
+    pub(super) fn ours(&self) -> &BTreeSet<String> {
         &self.ours
     }
 
@@ -77,7 +77,7 @@ impl Upkeep {
         if let Some(service) = config.served().filter(|_| self.client != Client::ProxyHeader) {
             return Err(format!("{service} cannot be served without --proxy-protocol"));
         }
-        self.ours.extend(config.advertise_services.iter().chain(config.served()).cloned());
+        self.ours.extend(config.advertise_services.iter().chain(config.served()).map(ToString::to_string));
         let ownership = Ownership::Services(&self.ours);
         apply(&self.api, &Wanted { config: &config, suffix, backend, ownership }).await
     }

@@ -34,8 +34,8 @@ use crate::proxy::config_source::ConfigSource;
 use crate::proxy::life::{Action, Event, Level, Life, Outcome, Policy};
 use crate::proxy::local;
 use crate::proxy::reload::{self, ReloadErrors};
-use crate::proxy::serve_config::Ownership;
 use crate::proxy::{At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, Surroundings, Tls};
+use crate::serve::advertise::Ownership;
 use crate::settings::proxy::ProxySettings;
 use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
 

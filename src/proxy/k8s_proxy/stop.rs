@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::shell::Shell;
-use crate::proxy::serve_config::Ownership;
-use crate::proxy::withdraw::fail_over;
+use crate::serve::advertise::Ownership;
+use crate::serve::withdraw::fail_over;
 use crate::shutdown::Signals;
 
 /// A little more than the proxy gives its requests, so that it can close the rest itself.
