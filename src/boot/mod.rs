@@ -24,6 +24,7 @@ pub mod prepare;
 mod publish;
 mod reissue;
 mod reload;
+mod serving;
 mod shell;
 mod stop;
 pub mod tailscale_cli;

@@ -43,6 +43,9 @@ pub fn policy(settings: &Settings, store: Store) -> Policy {
         login_timeout: limit.unwrap_or(settings.login_timeout),
         restart: settings.restart_daemon,
         delete_authkey: settings.delete_authkey,
+        // tailpod changes only what differs, so nothing that goes on being served is ever cut (W26).
+        clear_serve_config: settings.persona == Persona::Containerboot && settings.serve_config.is_some(),
+        serve: settings.serve_config.is_some() || settings.auto_advertise,
         tune_gro: settings.gro_forwarding,
         link_socket: settings.daemon.socket.as_os_str() != DEFAULT_SOCKET,
     }

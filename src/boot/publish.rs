@@ -23,7 +23,7 @@ pub(super) async fn keep_published(
         let event = tokio::select! {
             biased;
             Some(outcome) = outcomes.recv() => match outcome {
-                publisher::Outcome::Written(Slot::DeviceId) => continue,
+                publisher::Outcome::Written(Slot::DeviceId | Slot::HttpsEndpoint) => continue,
                 publisher::Outcome::Written(_) => Event::Published,
                 publisher::Outcome::Delayed(..) => Event::PublishDelayed,
                 publisher::Outcome::Denied(slot) => {

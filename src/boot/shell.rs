@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::machine::{Action, Announcement, Boot, Death, Event, Level, LoginError, LoginSource, Outcome};
+use super::serving::Serving;
 use super::{announce, apply, argv, chain, host, http, login, publish, reissue, reload, stop};
 use crate::daemon::exit::Exit;
 use crate::daemon::program::Program;
@@ -68,6 +69,7 @@ pub(super) struct Shell {
     /// Closed last: probes are answered until tailscaled is gone.
     pub(super) http: Tasks,
     publisher: Option<Publisher>,
+    pub(super) serving: Serving,
 }
 
 impl Shell {
@@ -95,6 +97,7 @@ impl Shell {
             health,
             http: Tasks::new(CancellationToken::new()),
             publisher: None,
+            serving: Serving::new(),
         }
     }
 
@@ -107,6 +110,9 @@ impl Shell {
         self.spawn_daemon();
         let outcome = loop {
             let event = self.next_event(signals).await;
+            if let Event::Bus(update) = &event {
+                self.serving.note(update);
+            }
             let actions = self.boot.step(event, std::time::Instant::now());
             // Upstream flips its health flag before it says that the startup is complete.
             self.report_health();
@@ -202,6 +208,7 @@ impl Shell {
                 let stop = self.incarnation.clone();
                 self.daemon_task(async move { Event::PrefsApplied(limited(apply::apply(&context, &stop)).await) });
             }
+            Action::ClearServeConfig => self.daemon_task(self.serving.clearing(&context).run()),
             Action::DeleteAuthKey => {
                 self.task(async move { Event::AuthKeyDeleted(publish::delete_auth_key(&context).await) });
             }
@@ -211,6 +218,11 @@ impl Shell {
                     reload::keep_reloaded(&context, &stop).await;
                     Ok::<(), Infallible>(())
                 });
+            }
+            Action::Serve => {
+                let publisher = self.publisher();
+                let (health, events) = (self.health.clone(), self.events.clone());
+                self.serving.start(&context, &mut self.tasks, publisher, health, events);
             }
             Action::RequestReissue => {
                 let stop = self.root.clone();
@@ -252,6 +264,7 @@ impl Shell {
 
     fn spawn_daemon(&mut self) {
         self.incarnation = self.root.child_token();
+        self.serving.daemon_starts();
         let path = self.context.settings.daemon.socket.clone();
         let stop = self.incarnation.clone();
         if let Err(text) = self.start_daemon() {
@@ -304,7 +317,7 @@ impl Shell {
     }
 
     fn serve_http(&mut self) {
-        match http::bind(&self.context, &self.health) {
+        match http::bind(&self.context, &self.health, &self.serving) {
             Ok(servers) => {
                 for server in servers {
                     self.http.spawn("HTTP server", |stop| server.serve(stop));
@@ -318,15 +331,21 @@ impl Shell {
     }
 
     fn publish(&mut self, device: &super::machine::Device) {
-        let Some(secret) = self.context.secret() else { return };
+        let Some(publisher) = self.publisher() else { return };
+        publisher.device_id(&device.id);
+        publisher.device_endpoints(&device.fqdn, &device.addresses);
+    }
+
+    /// Who writes the state Secret, where that may be written.
+    fn publisher(&mut self) -> Option<Publisher> {
+        let secret = self.context.secret().filter(|secret| secret.writable)?;
         let publisher = self.publisher.get_or_insert_with(|| {
             let target = SecretTarget { cluster: secret.cluster.clone(), secret: secret.name.clone() };
             let (publisher, writer, outcomes) = publisher::publisher(target);
             self.errands.spawn(publish::keep_published(writer, outcomes, self.events.clone(), self.root.clone()));
             publisher
         });
-        publisher.device_id(&device.id);
-        publisher.device_endpoints(&device.fqdn, &device.addresses);
+        Some(publisher.clone())
     }
 
     fn announce(&mut self, announcement: Announcement) {

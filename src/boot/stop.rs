@@ -1,7 +1,7 @@
 //! The one way out (P11), for every phase and reason.
 //!
-//! Stop accepting work, wait for a consistent state Secret, SIGTERM to tailscaled, wait, SIGKILL to its group, close
-//! HTTP. A second signal skips the waiting. One budget bounds it all: Kubernetes allows 30 s by default.
+//! Stop accepting work, withdraw Services, wait for a consistent state Secret, SIGTERM to tailscaled, wait, SIGKILL to
+//! its group, close HTTP. A second signal skips the waiting. One budget bounds it all: Kubernetes allows 30 s by default.
 
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ const BUDGET: Duration = Duration::from_secs(25);
 /// What tailscaled itself may take after the SIGTERM; with [`BUDGET`] it stays below Kubernetes' 30 s.
 const DAEMON_GRACE: Duration = Duration::from_secs(4);
 
+/// For the tasks to end, so that none of them advertises what is being withdrawn.
+const TASKS_GRACE: Duration = Duration::from_millis(500);
+
 /// What tailscaled may take after a second signal.
 const IMPATIENT_GRACE: Duration = Duration::from_secs(1);
 
@@ -33,10 +36,16 @@ pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals) {
     let started = Instant::now();
     shell.root.cancel();
     shell.errands.abort_all();
+    for unclean in shell.tasks.stop(TASKS_GRACE).await {
+        tracing::debug!("{unclean}");
+    }
     let mut impatient = false;
     if shell.daemon.is_some() {
+        if shell.boot.has_listened() {
+            impatient = shell.serving.withdraw(&shell.context, signals).await;
+        }
         let writes = shell.boot.may_write_state();
-        if let Some(secret) = shell.context.secret().filter(|secret| secret.writable && writes) {
+        if let Some(secret) = shell.context.secret().filter(|secret| secret.writable && writes && !impatient) {
             tracing::info!("Checking for consistent state");
             tokio::select! {
                 outcome = consistent(secret, started + BUDGET) => {

@@ -98,8 +98,15 @@ pub struct Settings {
     pub restart_daemon: RestartDaemon,
     /// `TAILPOD_DELETE_AUTHKEY`: delete the Secret's `authkey` after the first success in every mode (W21).
     pub delete_authkey: bool,
-    /// `TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT`, for the part that advertises Services.
+    /// `TS_SERVE_CONFIG`: a file, or the config itself when it begins with `{`.
+    pub serve_config: Option<String>,
+    /// `TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT`; unset, whether the config file leaves it to boot which Services
+    /// are advertised.
     pub auto_advertise: bool,
+    /// `TAILPOD_WITHDRAW_WAIT`: how long peers are given to fail over after Services were withdrawn.
+    pub withdraw_wait: Duration,
+    /// `TAILPOD_STRICT`, tailpod persona: end where otherwise the last good serve config stays.
+    pub strict: bool,
     /// `TAILPOD_TERMINATION_LOG`: where Kubernetes reads a container's last words; `None` when set to nothing.
     pub termination_log: Option<PathBuf>,
     /// Lines to log once logging is set up: notes (merge results), warnings (W24), in order.
@@ -154,6 +161,8 @@ pub struct ConfigFile {
     pub auth_key: Option<Secret<String>>,
     /// Whether the daemon will refuse changes to prefs (`Locked` not explicitly false).
     pub locked: bool,
+    /// Whether it says which Services are advertised.
+    pub advertises_services: bool,
 }
 
 /// How the node logs in. One variant per valid combination of boot.md 2.5, rows 11 to 16.

@@ -96,7 +96,9 @@ impl Settings {
                 RestartDaemon::WithBackoff => "backoff",
                 RestartDaemon::Never => "never",
             },
+            "serveConfig": self.serve_config,
             "autoAdvertise": self.auto_advertise,
+            "withdrawWait": goduration::format(self.withdraw_wait),
             "terminationLog": self.termination_log.as_deref().map(path),
             "notes": self.notes.iter().map(|note| json!({
                 "level": match note.level {

@@ -69,18 +69,21 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
     let gro_forwarding = read.boolean(vars::TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS);
     let debug_addr = read.text(vars::TS_DEBUG_ADDR_PORT);
 
+    let serve_config = read.text(vars::TS_SERVE_CONFIG);
+    let dest_ip = read.text(vars::TS_DEST_IP);
+
     let given = Given {
         config: config.as_ref().ok().cloned().flatten(),
         capver,
         userspace,
-        dest_ip: read.text(vars::TS_DEST_IP),
+        dest_ip: dest_ip.clone(),
         dest_dns_name: read.text(vars::TS_EXPERIMENTAL_DEST_DNS_NAME),
         tailnet_target_ip: read.text(vars::TS_TAILNET_TARGET_IP),
         tailnet_target_fqdn: read.text(vars::TS_TAILNET_TARGET_FQDN),
         configures_node: dns.is_set || routes != Routes::Keep || has_extra_args || hostname.is_some(),
         login,
         cluster_via_ingress: read.boolean(vars::EXPERIMENTAL_ALLOW_PROXYING_CLUSTER_TRAFFIC_VIA_INGRESS),
-        serve_config: read.text(vars::TS_SERVE_CONFIG).is_some(),
+        serve_config: serve_config.is_some(),
         pod_ip: read.text(vars::POD_IP).is_some(),
         gro_forwarding,
         health_addr: read.text(vars::TS_HEALTHCHECK_ADDR_PORT),
@@ -93,6 +96,9 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
         kube_state: in_kubernetes && secret.is_some(),
     };
     let checked = rules::check(&mut read, given);
+    if serve_config.is_some() {
+        serving(&mut read, &checked, dest_ip.is_some());
+    }
 
     if persona == Persona::Tailpod {
         addresses(&mut read, &routes);
@@ -119,7 +125,9 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
     };
     let auth_once = read.boolean(vars::TS_AUTH_ONCE);
     let delete_authkey = read.boolean(vars::TAILPOD_DELETE_AUTHKEY);
-    let auto_advertise = read.boolean(vars::TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT);
+    let auto_advertise = read.boolean_or_unset(vars::TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT);
+    let withdraw_wait = our_duration(&mut read, vars::TAILPOD_WITHDRAW_WAIT);
+    let strict = read.boolean(vars::TAILPOD_STRICT) && persona == Persona::Tailpod;
     let termination_log = match read.text_or_unset(vars::TAILPOD_TERMINATION_LOG) {
         Some(path) => Some(path).filter(|path| !path.is_empty()),
         None => Some(vars::TAILPOD_TERMINATION_LOG.default.to_owned()),
@@ -134,6 +142,7 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
             None => Mode::AlwaysAuth,
         };
         config?;
+        let file_advertises = matches!(&mode, Mode::OneStep(file) if file.advertises_services);
         Ok(Settings {
             persona,
             login: if matches!(mode, Mode::OneStep(_)) { Login::Interactive } else { checked.login? },
@@ -156,11 +165,30 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
             gro_forwarding,
             restart_daemon,
             delete_authkey,
-            auto_advertise,
+            serve_config,
+            auto_advertise: auto_advertise.unwrap_or(!file_advertises),
+            withdraw_wait: withdraw_wait?,
+            strict,
             termination_log: termination_log.map(PathBuf::from),
             notes,
         })
     })
+}
+
+/// What does not go together with a serve config (certs.md 3.1, localapi.md 7.9).
+fn serving(read: &mut Reader<'_>, checked: &rules::Checked, forwards: bool) {
+    if let Ok(Some(file)) = &checked.config
+        && file.locked
+    {
+        let text =
+            "TS_SERVE_CONFIG cannot be set when the tailscaled config file is locked: tailscaled refuses all changes";
+        read.report_late(Problem::once(text).hint("set \"Locked\": false in the config file; its default is true"));
+    }
+    // Upstream only documents it.
+    if forwards && read.persona() == Persona::Tailpod {
+        let text = "TS_SERVE_CONFIG and TS_DEST_IP cannot both be set: all traffic goes to the destination";
+        read.report_late(Problem::once(text));
+    }
 }
 
 /// Whether a config file will configure the node.

@@ -161,7 +161,8 @@ pub(super) fn config_file(read: &mut Reader<'_>, path: &Path, capver: u32) -> Re
         let text = format!("{}: unknown field {stranger:?}; tailscaled may refuse the file", path.display());
         read.note(NoteLevel::Warning, text);
     }
-    Ok(ConfigFile { path: path.to_owned(), auth_key: document.auth_key, locked: document.locked })
+    let conffile::Document { auth_key, locked, advertises_services, .. } = document;
+    Ok(ConfigFile { path: path.to_owned(), auth_key, locked, advertises_services })
 }
 
 /// Rules 4 to 9.

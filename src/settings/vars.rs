@@ -139,7 +139,7 @@ variables! {
     POD_UID, Kubernetes, Rule::Text, "", "The Pod's UID; written to the Secret, needed for Events.";
 
     TS_K8S_PROXY_CONFIG, Proxy, Rule::Text, "", "`k8s-proxy`: where its config is, a file or `kube:<namespace>/<name>` for key `config.hujson` of a Secret.";
-    TS_SERVE_CONFIG, Proxy, Rule::Text, "", "Serve config file, watched.";
+    TS_SERVE_CONFIG, Proxy, Rule::Text, "", "Serve config: a file, watched, or the config itself when it begins with `{`.";
     TS_DEST_IP, Proxy, Rule::Text, "", "Forward all tailnet traffic to this address.";
     TS_EXPERIMENTAL_DEST_DNS_NAME, Proxy, Rule::Text, "", "Forward all tailnet traffic to this name's addresses.";
     TS_TAILNET_TARGET_IP, Proxy, Rule::Text, "", "Forward other traffic to this tailnet address.";
@@ -148,7 +148,7 @@ variables! {
     TS_EGRESS_PROXIES_CONFIG_PATH, Proxy, Rule::Text, "", "Directory with the egress services' config.";
     TS_INGRESS_PROXIES_CONFIG_PATH, Proxy, Rule::Text, "", "File with the ingress services' config.";
     TS_EXPERIMENTAL_CERT_SHARE, Proxy, Rule::Bool, "false", "Share certificates between replicas.";
-    TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT, Proxy, Rule::Bool, "true", "Advertise the Services in the serve config.";
+    TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT, Proxy, Rule::Bool, "true", "Advertise the Services in the serve config; unset, not if the config file says which.";
     TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS, Proxy, Rule::Bool, "false", "Enable UDP GRO forwarding.";
     TS_DEBUG_FIREWALL_MODE, Proxy, Rule::Text, "", "`nftables`, `iptables` or `auto`.";
 
@@ -160,8 +160,8 @@ variables! {
     TS_BOOT_TIMEOUT, Process, Rule::Duration, "60s", "Deadline for reaching `Running`.";
     TAILPOD_LOGIN_TIMEOUT, Process, Rule::Duration, "10m", "How long `tailpod boot` waits for a human to log in or approve.";
     TAILPOD_REISSUE_TIMEOUT, Process, Rule::Duration, "10m", "How long to wait for a reissued auth key.";
-    TAILPOD_WITHDRAW_WAIT, Process, Rule::Duration, "20s", "`proxy`: how long to go on serving after its Services were withdrawn, so that peers fail over.";
-    TAILPOD_STRICT, Process, Rule::Bool, "false", "`tailpod boot` refuses to start on what is otherwise only warned about.";
+    TAILPOD_WITHDRAW_WAIT, Process, Rule::Duration, "20s", "How long to go on serving after Services were withdrawn, so that peers fail over; keep it 5 s below the Pod's grace period. In `boot` at most 20 s.";
+    TAILPOD_STRICT, Process, Rule::Bool, "false", "`tailpod boot` refuses to start on what is otherwise only warned about, and ends when the serve config goes bad.";
     TAILPOD_TERMINATION_LOG, Process, Rule::TextOrUnset, "/dev/termination-log", "File for the last words that Kubernetes shows; empty for none.";
 
     TS_TEST_ONLY_ROOT, Test, Rule::Text, "/", "Prefix for device, sysctl and service-account paths.";

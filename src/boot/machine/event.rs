@@ -42,6 +42,8 @@ pub enum Event {
     LoginSubmitted(Result<(), LoginError>),
     /// Prefs were compared and changed (tailpod).
     PrefsApplied(Result<(), String>),
+    /// What a former run served was taken away (containerboot).
+    ServeConfigCleared(Result<(), String>),
     /// The Secret's `authkey` was deleted.
     AuthKeyDeleted(Result<(), String>),
     /// The device keys of the last [`Action::Publish`] are in the Secret.
@@ -93,12 +95,16 @@ pub enum Action {
     Login(LoginSource),
     /// Compare prefs with the settings and change what differs (tailpod).
     ApplyPrefs,
+    /// Take away what a former run served (containerboot).
+    ClearServeConfig,
     /// Delete `authkey` from the Secret.
     DeleteAuthKey,
     /// Write these device keys, id first (boot.md 5.4).
     Publish(Device),
     /// Watch the config file and have the daemon reload it.
     WatchConfig,
+    /// Follow the serve config and advertise its Services (once per process).
+    Serve,
     /// Disconnect from control, set the reissue marker, wait for a new key.
     RequestReissue,
     /// Stop tailscaled; its end is then expected.

@@ -16,6 +16,9 @@ impl Boot {
             if self.policy.mode == Mode::AuthOnce && !self.policy.is_tailpod() {
                 steps.push_back(Finish::Set);
             }
+            if self.policy.clear_serve_config {
+                steps.push_back(Finish::ClearServeConfig);
+            }
             let once = self.policy.mode == Mode::AuthOnce || self.policy.delete_authkey;
             if once && self.policy.store == Store::Writable {
                 steps.push_back(Finish::DeleteAuthKey);
@@ -40,6 +43,11 @@ impl Boot {
             Some(Finish::Set) => {
                 actions.push(Action::Log(Level::Info, "Running 'tailscale set'".to_owned()));
                 actions.push(Action::RunSet);
+                self.phase = Phase::Finishing(steps);
+            }
+            Some(Finish::ClearServeConfig) => {
+                actions.push(Action::Log(Level::Info, "serve proxy: unsetting previous config".to_owned()));
+                actions.push(Action::ClearServeConfig);
                 self.phase = Phase::Finishing(steps);
             }
             Some(Finish::DeleteAuthKey) => {
@@ -69,10 +77,16 @@ impl Boot {
             Event::SetFinished(Err(text)) => {
                 self.stop(Outcome::Failed(format!("failed to auth tailscale: tailscale set failed: {text}")), actions);
             }
+            Event::ServeConfigCleared(Err(text)) => {
+                self.stop(Outcome::Failed(format!("failed to unset serve config: {text}")), actions);
+            }
             Event::AuthKeyDeleted(Err(text)) => {
                 self.stop(Outcome::Failed(format!("deleting authkey from Kubernetes Secret: {text}")), actions);
             }
-            Event::PrefsApplied(Ok(())) | Event::SetFinished(Ok(())) | Event::AuthKeyDeleted(Ok(())) => {
+            Event::PrefsApplied(Ok(()))
+            | Event::SetFinished(Ok(()))
+            | Event::ServeConfigCleared(Ok(()))
+            | Event::AuthKeyDeleted(Ok(())) => {
                 let mut steps = std::mem::take(steps);
                 steps.pop_front();
                 self.next_finish(steps, now, actions);

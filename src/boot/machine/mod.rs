@@ -78,6 +78,8 @@ pub enum Finish {
     Prefs,
     /// `tailscale set`
     Set,
+    /// Take away what a former run served.
+    ClearServeConfig,
     /// Delete the Secret's `authkey`.
     DeleteAuthKey,
 }
@@ -98,6 +100,7 @@ struct Known {
     complete: bool,
     served: bool,
     config_watched: bool,
+    serving: bool,
     finished: bool,
     deaths: Deaths,
     last_url: Option<String>,
@@ -164,6 +167,11 @@ impl Boot {
     /// Whether a stop has to wait until tailscaled's state in the Secret is whole (boot.md 9.3).
     pub fn may_write_state(&self) -> bool {
         !self.node.disconnected
+    }
+
+    /// Whether tailscaled has been listening.
+    pub fn has_listened(&self) -> bool {
+        self.node.served
     }
 
     /// What probes shall be told.

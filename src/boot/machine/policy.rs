@@ -27,6 +27,10 @@ pub struct Policy {
     pub restart: RestartDaemon,
     /// Delete the Secret's `authkey` after the first success.
     pub delete_authkey: bool,
+    /// Take away what a former run served before anything new is.
+    pub clear_serve_config: bool,
+    /// There is something to serve, or to look for and advertise.
+    pub serve: bool,
     /// The control server, when it is not the default one: for messages.
     pub control_url: Option<String>,
     /// The tags asked for: for messages.

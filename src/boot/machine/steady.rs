@@ -33,20 +33,25 @@ impl Boot {
         }
     }
 
-    /// One pass of boot.md 5.4, in its order. The parts for L3 proxying, Services and serve config hook in between.
+    /// One pass of boot.md 5.4, in its order. The parts for L3 proxying hook in between.
     pub(super) fn pass(&mut self, actions: &mut Vec<Action>) {
         let Some(device) = self.node.device.clone() else { return };
-        if self.policy.store == Store::Writable {
-            if self.node.published.as_ref() != Some(&device) {
-                self.node.published = Some(device.clone());
+        let writable = self.policy.store == Store::Writable;
+        if self.node.published.as_ref() != Some(&device) {
+            self.node.published = Some(device.clone());
+            if writable {
                 actions.push(Action::Publish(device));
             }
+        }
+        if self.policy.serve && !std::mem::replace(&mut self.node.serving, true) {
+            actions.push(Action::Serve);
+        }
+        if writable {
             // The answer may have come while Running was lost.
             if self.node.settled {
                 self.complete(actions);
             }
         } else {
-            self.node.published = Some(device);
             self.complete(actions);
         }
     }

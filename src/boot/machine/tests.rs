@@ -26,6 +26,8 @@ fn policy(persona: Persona, mode: Mode, store: Store) -> Policy {
             Persona::Containerboot => RestartDaemon::Never,
         },
         delete_authkey: false,
+        clear_serve_config: false,
+        serve: false,
         control_url: None,
         tags: Vec::new(),
         tune_gro: false,

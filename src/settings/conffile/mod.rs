@@ -100,6 +100,8 @@ pub struct Document {
     pub auth_key: Option<Secret<String>>,
     /// Whether the daemon refuses changes to prefs: `Locked` is not explicitly false.
     pub locked: bool,
+    /// Whether `AdvertiseServices` is there: then the file says which Services are advertised.
+    pub advertises_services: bool,
     /// Members that this build does not know; tailscaled of another version may.
     pub unknown: Vec<String>,
 }
@@ -200,6 +202,7 @@ pub fn parse(text: &str, unknown: UnknownKeys) -> Result<Document, String> {
             .filter(|key| !key.is_empty())
             .map(|key| Secret::new(key.to_owned())),
         locked: member("Locked") != Some(&Value::Bool(false)),
+        advertises_services: member("AdvertiseServices").is_some_and(|list| !list.is_null()),
         unknown: strangers,
     })
 }

@@ -10,6 +10,7 @@ mod kube;
 mod modes;
 mod onestep;
 mod reissue;
+mod serve;
 mod settings;
 mod stop;
 mod tailpod;
