@@ -48,6 +48,8 @@ pub(super) async fn tunnel(connection: &mut Connection, mut link: Link, mut entr
     .await;
     if let Err(error) = &ended {
         entry.failed(error);
+        // What breaks on one side does not end in good order on the other. Over TLS its missing farewell says so too.
+        let _ = connection.client.tcp().set_zero_linger();
     }
     entry.end(&shared.metrics, if ended.is_ok() { Outcome::Answered } else { Outcome::Aborted });
 }

@@ -9,11 +9,14 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use tailpod::sandbox::Daemon;
 use tailpod::sandbox::tls::{Pair, issue};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::upstream::Step;
 use super::world::{Client, TOKEN, World, get, user};
+use crate::support::SOON;
 
 pub(super) const NODE: &str = "node.tail.ts.net";
 
@@ -129,4 +132,90 @@ async fn files_are_read_again_when_they_change() {
     world.sandbox.pod().write("etc/tls.key", &second.key_pem).unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     assert!(trusts(&second).await && !trusts(&first).await);
+}
+
+/// A proxy with certificates of tailscaled's, and what its clients have to trust.
+async fn with_certificate() -> (World, Pair) {
+    let (sandbox, upstream) = World::parts().await;
+    let pair = issue(&[NODE]).unwrap();
+    sandbox.daemon().set_dns(json!([NODE]), json!(null));
+    sandbox.daemon().set_certificate(NODE, &pair.pem);
+    let kubeconfig = upstream.kubeconfig("", TOKEN);
+    (World::with(sandbox, upstream, &kubeconfig, &["--tls", "tailscale"]).await, pair)
+}
+
+/// A hello that offers this version at most, with what a server of TLS 1.2 needs to go on.
+fn hello(version: u16) -> Vec<u8> {
+    fn sized(width: usize, bytes: &[u8]) -> Vec<u8> {
+        [&bytes.len().to_be_bytes()[8 - width..], bytes].concat()
+    }
+    let extension = |kind: u16, body: &[u8]| [&kind.to_be_bytes()[..], &sized(2, body)].concat();
+    let name = sized(2, &[&[0][..], &sized(2, NODE.as_bytes())].concat());
+    let extensions = [
+        extension(0, &name),
+        extension(10, &sized(2, &[0, 23, 0, 29])),
+        extension(11, &sized(1, &[0])),
+        extension(13, &sized(2, &[4, 3, 8, 4, 4, 1])),
+        extension(23, &[]),
+    ];
+    let body = [
+        &version.to_be_bytes()[..],
+        &[7; 32],
+        &sized(1, &[]),
+        // ECDHE with ECDSA and with RSA: those of TLS 1.2, then those of TLS 1.0.
+        &sized(2, &[0xc0, 0x2b, 0xc0, 0x2f, 0xc0, 0x09, 0xc0, 0x13]),
+        &sized(1, &[0]),
+        &sized(2, &extensions.concat()),
+    ];
+    let message = [&[1][..], &sized(3, &body.concat())].concat();
+    [&[22, 3, 1][..], &sized(2, &message)].concat()
+}
+
+#[tokio::test]
+async fn nothing_older_than_tls_1_2_is_spoken() {
+    let (world, _) = with_certificate().await;
+    for (version, is_spoken) in [(0x0300, false), (0x0301, false), (0x0302, false), (0x0303, true)] {
+        let mut client = Client::new(known(world.daemon(), world.addr).await);
+        client.send(hello(version)).await;
+        let answer = client.exactly(7).await;
+        // A handshake record with a server's hello, or else a fatal alert: protocol_version.
+        let is_hello = (answer[0], answer[5]) == (22, 2);
+        assert_eq!(is_hello, is_spoken, "{version:#06x}: {answer:?}");
+        assert!(is_spoken || answer[0] == 21 && answer[5..] == [2, 70], "{version:#06x}: {answer:?}");
+        if !is_spoken {
+            assert_eq!(client.rest().await, b"");
+        }
+    }
+    world.nothing_upstream();
+}
+
+/// An end without the farewell of TLS is none: whoever reads knows that something is missing.
+#[tokio::test]
+async fn what_breaks_off_upstream_ends_without_the_farewell_of_tls() {
+    let (world, pair) = with_certificate().await;
+    let say = |text: &str| Step::Say(text.as_bytes().to_vec());
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhalf";
+    let session = "GET /api HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let plain = get("/api").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let of_length = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    for (request, answer, ends, is_good) in [
+        (session, switching, vec![Step::Reset], false),
+        (session, switching, vec![Step::Close], false),
+        (session, switching, vec![Step::HalfClose, Step::Drain], true),
+        (&plain, of_length, vec![Step::Reset], false),
+        (&plain, chunked, vec![Step::Close], false),
+        (&plain, chunked, vec![say("0\r\n\r\n")], true),
+    ] {
+        let what = format!("{request} {answer} {ends:?}");
+        world.upstream.script([say(answer), Step::Await].into_iter().chain(ends));
+        let hello = Hello { trust: &pair, name: NODE, sni: true, alpn: &[] };
+        let mut client = Client::new(shake(known(world.daemon(), world.addr).await, &hello).await.unwrap());
+        client.send(request).await;
+        client.until(b"half").await;
+        world.upstream.go_on();
+        let mut rest = Vec::new();
+        let end = tokio::time::timeout(SOON, client.stream.read_to_end(&mut rest)).await.expect("an end");
+        assert_eq!(end.is_ok(), is_good, "{what}: {end:?}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Connections that switch protocols: every byte, both ends, and never back to HTTP.
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::upstream::Step;
 use super::world::World;
@@ -74,6 +74,23 @@ async fn a_session_that_breaks_on_one_side_ends_on_the_other() {
     world.upstream.wait("end", |seen| seen[0].is_gone).await;
 }
 
+/// Or the client would take what it has got for all there is.
+#[tokio::test]
+async fn a_session_that_the_server_breaks_off_is_a_reset_to_the_client() {
+    let world = World::start(&[]).await;
+    // The second one dies without a farewell, as a process does that is killed.
+    for end in [Step::Reset, Step::Close] {
+        world.upstream.script([switching("SPDY/3.1"), say("half"), Step::Await, end]);
+        let mut client = world.client().await;
+        client.send(ask("POST", "SPDY/3.1")).await;
+        client.head().await;
+        assert_eq!(client.exactly(4).await, b"half");
+        world.upstream.go_on();
+        let end = client.stream.read(&mut [0; 16]).await;
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
+}
+
 #[tokio::test]
 async fn another_protocol_than_the_one_asked_for_is_an_error() {
     let world = World::start(&[]).await;
@@ -119,7 +136,7 @@ async fn a_megabyte_each_way_at_once_arrives_whole() {
                 to.shutdown().await.unwrap();
             };
             let mut got = Vec::new();
-            let reading = tokio::io::AsyncReadExt::read_to_end(&mut from, &mut got);
+            let reading = from.read_to_end(&mut got);
             let ((), read) = tokio::join!(writing, reading);
             read.unwrap();
             assert!(got == sent, "{} of {} bytes", got.len(), sent.len());

@@ -38,6 +38,8 @@ pub(crate) enum Step {
     HalfClose,
     /// Closes at once.
     Close,
+    /// Breaks the connection.
+    Reset,
 }
 
 /// A request as it came.
@@ -303,6 +305,10 @@ impl Server {
             },
             Step::HalfClose => self.stream.shutdown().await?,
             Step::Close => return Ok(false),
+            Step::Reset => {
+                self.stream.get_ref().0.set_zero_linger()?;
+                return Ok(false);
+            }
         }
         Ok(true)
     }
