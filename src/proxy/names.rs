@@ -27,10 +27,11 @@ use crate::x509;
 
 /// A certificate is asked for again at least so often; tailscaled has it at hand unless it has to be renewed.
 const REFRESH: Duration = Duration::from_secs(3600);
-/// tailscaled may have to ask the authority first; whoever needs longer than a handshake asks ahead.
-const LIMIT: Duration = Duration::from_secs(60);
 /// Between looks for what is due, and for changed names.
 const LOOK: Duration = Duration::from_secs(60);
+/// An order at the certificate authority may take that long, as in upstream's own loops. No handshake waits for its end,
+/// and tailscaled would begin it anew: with the minute that upstream gives a handshake, a slow authority's never ends.
+const ORDER: Duration = Duration::from_secs(30 * 60);
 /// Handshakes whose wish has not been read yet; further ones wait.
 const WISHES: usize = 64;
 
@@ -150,7 +151,7 @@ impl Names {
 
     async fn ask(&self, name: &str) -> Result<Held, BadCertificate> {
         let asked = Instant::now();
-        let pair = self.localapi.certificate_pair(name, Duration::ZERO, LIMIT).await;
+        let pair = self.localapi.certificate_pair(name, Duration::ZERO, ORDER).await;
         let pair = pair.map_err(|error| BadCertificate::Daemon(name.to_owned(), error))?;
         let pem = pair.expose().as_bytes();
         let (config, leaf) = tls::config(pem, pem)?;

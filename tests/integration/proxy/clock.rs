@@ -246,6 +246,35 @@ async fn a_certificate_may_take_longer_than_a_handshake() {
     proxy.stop().await;
 }
 
+/// The LocalAPI client gives other calls up after a minute at the most.
+#[tokio::test]
+async fn an_order_may_take_many_minutes() {
+    const OTHER: &str = "other.tail.ts.net";
+    let (pair, second) = (issue(&[NODE]).unwrap(), issue(&[OTHER]).unwrap());
+    let proxy = with_certificates(&[(NODE, &pair.pem), (OTHER, &second.pem)]).await;
+    assert!(trusts(proxy.daemon(), proxy.addr, &pair).await);
+    proxy.daemon().fail(&format!("cert/{OTHER}"), Fault::Hold);
+    let what = format!("GET cert/{OTHER}");
+    let attempt = || {
+        let (daemon, addr, second) = (proxy.daemon().clone(), proxy.addr, second.clone());
+        async move { trusts_at(OTHER, &daemon, addr, &second).await }
+    };
+    let mut tries = tokio::task::JoinSet::new();
+    tries.spawn(attempt());
+    proxy.daemon().await_count(&what, 1, SOON).await.unwrap();
+    for _ in 0..29 {
+        pass(60 * SECOND).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(tries.join_next().await.map(Result::unwrap), Some(false), "a handshake takes ten seconds at most");
+    tries.spawn(attempt());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    proxy.daemon().heal();
+    assert_eq!(tries.join_next().await.map(Result::unwrap), Some(true), "whoever comes when it is done");
+    assert_eq!(proxy.daemon().count(&what), 1, "one order, which was never given up");
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn the_first_certificate_is_asked_for_until_it_is_there() {
     let pair = issue(&[NODE]).unwrap();
