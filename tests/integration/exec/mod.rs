@@ -1,6 +1,7 @@
 //! Credentials for the Kubernetes API: exec plugins (scenarios 1 to 27 of exec-credential.md 7), every other kind of
 //! kubeconfig, and the connections that are made with them. Real plugins, real TLS servers on loopback.
 
+mod applets;
 mod door;
 mod kubeconfigs;
 mod proxy;

@@ -1,0 +1,178 @@
+//! Whatever takes a kubeconfig runs its plugin in one and the same way: what it is told, and who may forbid it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::proxy::world::{ANN, get, proxy_header, user};
+use crate::support::{Boot, NAMESPACE, SECRET, SOON, Scene, running};
+
+/// How one of them is started.
+struct Applet {
+    /// As the list of applets has it, or as the binary is called.
+    name: &'static str,
+    args: &'static [&'static str],
+    vars: &'static [(&'static str, &'static str)],
+}
+
+/// `K` is the kubeconfig, `D` a directory, `C` a config of `k8s-proxy`.
+const APPLETS: &[Applet] = &[
+    Applet { name: "doctor", args: &["--only", "api", "--kubeconfig", "K"], vars: &[] },
+    Applet { name: "authkey", args: &["request", "--kubeconfig", "K", "--secret", SECRET], vars: &[] },
+    Applet { name: "secret", args: &["inspect", "--kubeconfig", "K", "--secret", SECRET], vars: &[] },
+    Applet { name: "complete", args: &["secrets", "--kubeconfig", "K"], vars: &[] },
+    Applet {
+        name: "proxy",
+        args: &["--kubeconfig", "K", "--listen", "127.0.0.1:0", "--proxy-protocol", "--socket", "S"],
+        vars: &[],
+    },
+    Applet {
+        name: "boot",
+        args: &[],
+        vars: &[("TAILPOD_KUBECONFIG", "K"), ("TS_STATE_DIR", "D"), ("TS_KUBE_SECRET", SECRET)],
+    },
+    Applet { name: "k8s-proxy", args: &[], vars: &[("TAILPOD_KUBECONFIG", "K"), ("TS_K8S_PROXY_CONFIG", "C")] },
+];
+
+/// A Pod, with a plugin that writes down what it is told and answers with the token of the cluster's admin.
+struct Stage {
+    scene: Scene,
+    kubeconfig: PathBuf,
+    config: PathBuf,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let scene = Scene::new().await;
+        scene.api().put_secret(NAMESPACE, SECRET, [("authkey", "tskey-auth-kX-y")]);
+        scene.daemon().set_whois(ANN, user("ann@example.com", &json!({})));
+        let pod = scene.sandbox.pod();
+        let token = scene.api().admin_token();
+        let answer = json!({"kind": "ExecCredential", "apiVersion": super::V1, "status": {"token": token}});
+        let runs = pod.root().join("runs");
+        let plugin = format!("echo \"$KUBERNETES_EXEC_INFO\" >> '{}'\necho '{answer}'\n", runs.display());
+        let plugin = pod.write("plugin.sh", plugin).unwrap();
+        let mut kubeconfig: Value = serde_json::from_str(&scene.api().kubeconfig("", NAMESPACE)).unwrap();
+        kubeconfig["users"][0]["user"] = json!({"exec": {
+            "apiVersion": super::V1, "command": "/bin/sh", "args": [plugin],
+            "interactiveMode": "IfAvailable", "provideClusterInfo": true,
+        }});
+        let kubeconfig = pod.write("with-plugin", kubeconfig.to_string()).unwrap();
+        let config = json!({"version": "v1alpha1", "authKey": "k", "state": format!("kube:{SECRET}")});
+        let config = pod.write("config.hujson", config.to_string()).unwrap();
+        Self { scene, kubeconfig, config }
+    }
+
+    /// What the plugin was told in each run.
+    fn runs(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.scene.root().join("runs")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn start(&self, applet: &Applet, vars: &[(&str, &str)]) -> Boot {
+        let fill = |text: &str| match text {
+            "K" => self.kubeconfig.clone(),
+            "C" => self.config.clone(),
+            "D" => self.scene.root().join("state"),
+            "S" => self.scene.sandbox.pod().backend().clone(),
+            other => PathBuf::from(other),
+        };
+        let links = self.scene.sandbox.pod().links();
+        let mut command = if applet.name == "k8s-proxy" {
+            Command::new(links.join(applet.name))
+        } else {
+            let mut command = Command::new(links.join("tailpod"));
+            command.arg(applet.name);
+            command
+        };
+        command.args(applet.args.iter().map(|arg| fill(arg))).env_clear().envs(self.scene.env());
+        command.envs(applet.vars.iter().map(|(name, value)| (name, fill(value))));
+        command.envs(vars.iter().copied()).env("POD_UID", "uid-1").kill_on_drop(true);
+        Boot::spawn(command)
+    }
+
+    /// Lets it do what needs the cluster, for as long as the client stays that this may take.
+    async fn ask(&self, applet: &Applet, running: &Boot) -> Option<TcpStream> {
+        if applet.name != "proxy" {
+            return None;
+        }
+        let line = running.mentioned("is listening on ").await;
+        let mut stream = TcpStream::connect(line.rsplit(' ').next().unwrap()).await.unwrap();
+        stream.write_all(&[proxy_header(ANN), get("/api/v1/namespaces").into_bytes()].concat()).await.unwrap();
+        Some(stream)
+    }
+
+    async fn until(&self, applet: &Applet, running: &Boot, is_so: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !is_so(self) {
+            assert!(begun.elapsed() < SOON, "{}: {}", applet.name, running.text());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_plugin_of_a_kubeconfig_is_run_by_all_and_told_the_same() {
+    let mut told = BTreeSet::new();
+    for applet in APPLETS {
+        let stage = Stage::new().await;
+        stage.scene.daemon().notify(running());
+        let running = stage.start(applet, &[]);
+        let _client = stage.ask(applet, &running).await;
+        let is_admin = |stage: &Stage| {
+            let requests = stage.scene.api().requests();
+            requests.iter().any(|request| request.user.is_some() && request.status.is_some())
+        };
+        stage.until(applet, &running, is_admin).await;
+        assert!(stage.scene.api().requests().iter().all(|request| request.user.is_some()), "{}", applet.name);
+        let runs = stage.runs();
+        assert_eq!(runs.len(), 1, "{}: {runs:?}", applet.name);
+        let mut info = runs.into_iter().next().unwrap();
+        assert_eq!(info["spec"]["cluster"]["server"], stage.scene.api().url(), "{}", applet.name);
+        // These differ between clusters, not between applets.
+        for varies in ["server", "certificate-authority-data"] {
+            info["spec"]["cluster"].as_object_mut().unwrap().remove(varies).expect("it is told");
+        }
+        told.insert(info.to_string());
+    }
+    assert_eq!(told.len(), 1, "{told:?}");
+}
+
+#[tokio::test]
+async fn what_the_policy_forbids_is_run_by_none() {
+    for applet in APPLETS {
+        let stage = Stage::new().await;
+        let mut running = stage.start(applet, &[("TAILPOD_EXEC_POLICY", "DenyAll")]);
+        let _client = stage.ask(applet, &running).await;
+        if applet.name == "complete" {
+            // It says nothing, whatever happens: a shell would show it in the middle of a command line.
+            running.end().await;
+        } else {
+            running.mentioned("not allowed: policy set to").await;
+        }
+        assert_eq!((stage.runs().len(), stage.scene.api().requests().len()), (0, 0), "{}", applet.name);
+    }
+}
+
+/// The table above has no hole.
+#[tokio::test]
+async fn the_list_of_applets_that_take_a_kubeconfig_is_complete() {
+    let help = async |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_tailpod")).args(args).arg("--help").env_clear().output().await;
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let all = help(&[]).await;
+    let listed = all.lines().skip_while(|line| *line != "Applets:").skip(1).take_while(|line| !line.is_empty());
+    let names: Vec<_> = listed.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.contains(&"doctor"), "{all}");
+    for name in names {
+        if help(&[name]).await.contains("--kubeconfig") {
+            assert!(APPLETS.iter().any(|applet| applet.name == name), "{name}");
+        }
+    }
+}
