@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tailpod::sandbox::apiserver::{Fault, Scope, Times};
 
 use super::{KEY, Stage, messages, service};
@@ -216,4 +216,25 @@ async fn the_level_of_the_config_is_the_logs() {
     let said = messages(&proxy.stops().await.text());
     // What came before the config was known.
     assert!(said.iter().all(|line| line.starts_with("Watching directory")), "{said:#?}");
+}
+
+/// Whatever else uses that port on this machine meanwhile: it is tried for, or served on.
+#[tokio::test]
+async fn health_and_metrics_are_at_every_address_unless_something_names_one() {
+    let stage = Stage::new([]).await;
+    let proxy = stage.start_with(&[("POD_IP", "")]);
+    stage.come_up().await;
+    for at in ["Running metrics endpoint at [::]", "Running healthcheck endpoint at [::]"] {
+        proxy.mentioned(&format!("{at}:{}/", stage.health)).await;
+    }
+    proxy.mentioned("Setting healthy true").await;
+    assert_eq!(get(stage.health, "/healthz").await.status, 200, "IPv4 too");
+    proxy.stops().await;
+    let mut config: Value = serde_json::from_str(&stage.config(&json!({}))).unwrap();
+    config.as_object_mut().unwrap().remove("localPort");
+    stage.write(&config.to_string());
+    let proxy = stage.start_with(&[("POD_IP", "")]);
+    stage.scene.daemon().await_running(2, SOON).await.unwrap();
+    stage.come_up().await;
+    proxy.mentioned("[::]:9002").await;
 }

@@ -36,6 +36,29 @@ async fn services_are_withdrawn_and_served_on_for_a_while() {
 }
 
 #[tokio::test]
+async fn five_deaths_of_tailscaled_are_enough() {
+    let stage = Stage::new([]).await;
+    let mut proxy = stage.start();
+    let daemon = stage.scene.daemon();
+    for death in 1..=5 {
+        let up = daemon.await_running(death, SOON).await;
+        up.unwrap_or_else(|error| panic!("{error}\n{}", proxy.text()));
+        stage.come_up().await;
+        if death == 1 {
+            proxy.mentioned("Setting healthy true").await;
+        }
+        proxy.lives();
+        daemon.kill(Signal::SIGKILL);
+        daemon.await_stopped(SOON).await.expect("killed");
+    }
+    let ended = proxy.ends(1).await;
+    let said = messages(&ended.text());
+    let last = said.last().map(String::as_str).unwrap_or_default();
+    assert!(last.starts_with("tailscaled exited 5 times within 300s, last: signal: killed"), "{said:#?}");
+    assert_eq!(daemon.starts(), 5);
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_the_wait() {
     let stage = Stage::new([]).await;
     let mut proxy = stage.start_with(&[("TAILPOD_WITHDRAW_WAIT", "1h")]);

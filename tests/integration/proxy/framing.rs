@@ -54,6 +54,52 @@ async fn row_17_ambiguous_requests_are_refused_and_the_connection_is_closed() {
     }
 }
 
+/// One byte, one field or one line less than the most passes, and the most itself; one more does not.
+#[tokio::test]
+async fn limits_are_where_they_are_said_to_be() {
+    const LARGEST: usize = 1 << 20;
+    let sized = |before: &str, after: &str, size: usize| {
+        format!("{before}{}{after}", "x".repeat(size - before.len() - after.len()))
+    };
+    let in_field = |size| sized("GET / HTTP/1.1\r\nHost: h\r\nA: ", "\r\n\r\n", size);
+    let in_target = |size| sized("GET /", " HTTP/1.1\r\nHost: h\r\n\r\n", size);
+    // `Host` is one of them.
+    let fields = |count: usize| {
+        let fields = (1..count).map(|number| format!("A{number}: b\r\n")).collect::<Vec<_>>().concat();
+        format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n")
+    };
+    let of_a_name = |count| format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "A: b\r\n".repeat(count));
+    let segments = |count: usize| {
+        format!("GET /api/v1/namespaces/n/services/s/proxy{} HTTP/1.1\r\nHost: h\r\n\r\n", "/a".repeat(count - 7))
+    };
+    let world = World::start(&[]).await;
+    for (what, request, status) in [
+        ("bytes of a field", in_field(LARGEST - 1), 200),
+        ("bytes of a field", in_field(LARGEST), 200),
+        ("bytes of a field", in_field(LARGEST + 1), 431),
+        ("bytes of a target", in_target(LARGEST - 1), 200),
+        ("bytes of a target", in_target(LARGEST), 200),
+        ("bytes of a target", in_target(LARGEST + 1), 431),
+        ("fields", fields(999), 200),
+        ("fields", fields(1_000), 200),
+        ("fields", fields(1_001), 431),
+        ("fields of a name", of_a_name(99), 200),
+        ("fields of a name", of_a_name(100), 200),
+        ("fields of a name", of_a_name(101), 431),
+        ("segments", segments(999), 200),
+        ("segments", segments(1_000), 200),
+        ("segments", segments(1_001), 400),
+    ] {
+        let before = world.upstream.seen().len();
+        let mut client = world.client().await;
+        // The server may answer and close before it has read all of a large head.
+        let _ = client.stream.write_all(request.as_bytes()).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, status, "{what}, {} bytes: {answer:?}", request.len());
+        assert_eq!(world.upstream.seen().len() - before, usize::from(status == 200), "{what}");
+    }
+}
+
 #[tokio::test]
 async fn a_chunk_extension_or_a_bad_chunk_never_becomes_a_request_of_its_own() {
     let world = World::start(&[]).await;

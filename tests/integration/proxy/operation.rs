@@ -128,6 +128,10 @@ async fn timing_is_told_on_request_and_traces_pass() {
     let timing = answer.header("server-timing").unwrap();
     assert!(timing.starts_with("identity;dur=") && timing.contains("upstream;dur="), "{timing}");
     assert_eq!(world.upstream.request(0).await.all("traceparent"), [trace]);
+    // Nobody else learns how long it takes to find out who somebody is.
+    let world = World::start(&[]).await;
+    let answer = world.get("/api").await;
+    assert_eq!((answer.status, answer.header("server-timing")), (200, None));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::world::{World, get};
+use crate::support;
 
 fn spdy(path: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 0\r\n\r\n")
@@ -53,7 +54,8 @@ async fn row_12_commands_on_nodes_are_refused() {
 
 #[tokio::test]
 async fn row_13_the_spelling_of_the_protocol_is_no_way_out_of_recording() {
-    let world = World::start(&[]).await;
+    let port = support::free_port();
+    let world = World::start(&["--local-addr", &format!("127.0.0.1:{port}")]).await;
     world.grant(&json!([{"recorderAddrs": ["100.64.0.3:80"]}]));
     // Fail open, and there is no recorder yet: it passes, with a warning that says so.
     world.upstream.say("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
@@ -62,6 +64,15 @@ async fn row_13_the_spelling_of_the_protocol_is_no_way_out_of_recording() {
         "GET /api/v1/namespaces/n/pods/p/exec HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n";
     world.ask(other).await.is_status(403, "forbidden: 'kubectl exec' session must be recorded");
     assert_eq!(world.upstream.seen().len(), 1);
+    let metrics = support::get(port, "/metrics").await.body;
+    for line in [
+        "tailpod_proxy_unrecorded_sessions_total{reason=\"session\"} 1",
+        "tailpod_proxy_refused_total{reason=\"upgrade\"} 1",
+        "k8s_auth_proxy_session_recordings_attempted 1",
+        "k8s_auth_proxy_requests_proxied 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
     let ended = world.stops().await;
     assert!(ended.mentions("passes unrecorded"), "{}", ended.text());
 }
