@@ -120,12 +120,33 @@ impl ClusterArgs {
         self.access_with(vars, &|path| path.exists())
     }
 
-    /// The same; in a Pod by the API server's address, without the cluster's DNS.
+    /// The same for a program that serves the cluster to others, in a Pod by the API server's address and without the
+    /// cluster's DNS. A Pod without a token is an error, unless a kubeconfig was named for us: one that happens to be
+    /// there may lead to another cluster, as somebody else (api-proxy.md 8; client-go's `rest.InClusterConfig`).
     ///
     /// # Errors
-    /// As [`Self::access`].
+    /// As [`Self::access`]; 1 for a Pod without a token.
     pub fn access_by_address(&self, vars: &dyn Vars) -> anyhow::Result<KubeAccess> {
-        self.access(vars).map(|access| by_address(access, vars))
+        self.access_by_address_with(vars, &|path| path.exists())
+    }
+
+    fn access_by_address_with(&self, vars: &dyn Vars, exists: &dyn Fn(&Path) -> bool) -> anyhow::Result<KubeAccess> {
+        let is_set = |var: &vars::Var| value(vars, var.name).is_some();
+        let is_named = self.kubeconfig.is_some() || self.context.is_some() || is_set(vars::TAILPOD_KUBECONFIG);
+        if !is_named && is_set(vars::KUBERNETES_SERVICE_HOST) && is_set(vars::KUBERNETES_SERVICE_PORT) {
+            let pod = in_cluster(vars);
+            if let KubeAccess::InCluster { service_account, .. } = &pod
+                && !exists(&service_account.join("token"))
+            {
+                let token = service_account.join("token");
+                let error = anyhow!("this is a Pod without a service account: there is no {}", token.display());
+                let hint = "`automountServiceAccountToken: true`; or name another way: `--kubeconfig FILE` or \
+                            TAILPOD_KUBECONFIG";
+                return Err(error.hint(hint));
+            }
+            return Ok(by_address(pod, vars));
+        }
+        self.access_with(vars, exists).map(|access| by_address(access, vars))
     }
 
     fn access_with(&self, vars: &dyn Vars, exists: &dyn Fn(&Path) -> bool) -> anyhow::Result<KubeAccess> {
@@ -138,6 +159,8 @@ impl ClusterArgs {
             return Ok(KubeAccess::Kubeconfig { path, context });
         }
         let pod = in_cluster(vars);
+        // A Pod is one only with its token, as to kubectl (`inClusterClientConfig.Possible` in client-go's
+        // `tools/clientcmd/client_config.go`): a workspace in a cluster often has none, and a kubeconfig for its tools.
         // A context is in a kubeconfig: who names one does not mean the service account.
         let is_pod = self.context.is_none()
             && matches!(&pod, KubeAccess::InCluster { service_account, .. } if exists(&service_account.join("token")));
@@ -258,7 +281,11 @@ mod tests {
 
     fn way(args: &ClusterArgs, env: &[(&str, &str)], files: &[&str]) -> String {
         let vars: Env<'_> = env.iter().copied().collect();
-        match args.access_with(&vars, &|path| files.iter().any(|file| Path::new(file) == path)) {
+        shown(args.access_with(&vars, &|path| files.iter().any(|file| Path::new(file) == path)))
+    }
+
+    fn shown(way: anyhow::Result<KubeAccess>) -> String {
+        match way {
             Ok(KubeAccess::InCluster { url, .. }) => url,
             Ok(KubeAccess::Kubeconfig { path, context }) => {
                 format!("{} {}", path.display(), context.as_deref().unwrap_or("-"))
@@ -311,6 +338,35 @@ mod tests {
             (flags(None, None), &home, &[], "no way leads to a cluster: there is no service account and no kubeconfig"),
         ] {
             assert_eq!(way(&args, env, files), expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn who_serves_a_cluster_takes_no_other_for_it() {
+        let pod = [
+            ("TS_TEST_ONLY_ROOT", "/r"),
+            ("KUBERNETES_SERVICE_HOST", "fd00::1"),
+            ("KUBERNETES_SERVICE_PORT", "6443"),
+            ("KUBECONFIG", "/k"),
+        ];
+        let named = [&pod[..], &[("TAILPOD_KUBECONFIG", "/ours")]].concat();
+        let without = format!("this is a Pod without a service account: there is no {TOKEN}");
+        let plain = ClusterArgs::default();
+        let flag = ClusterArgs { kubeconfig: Some("/f".into()), ..ClusterArgs::default() };
+        let context = ClusterArgs { context: Some("x".to_owned()), ..ClusterArgs::default() };
+        for (args, env, files, expected) in [
+            (&plain, &pod[..], &[TOKEN][..], "https://[fd00::1]:6443"),
+            (&plain, &pod, &[], &without),
+            (&plain, &named, &[], "/ours -"),
+            (&flag, &pod, &[], "/f -"),
+            (&context, &pod, &[], "/k x"),
+            // Half of what a Pod has is no Pod.
+            (&plain, &pod[..2], &[], "no way leads to a cluster: there is no service account and no kubeconfig"),
+            (&plain, &pod[3..], &[], "/k -"),
+        ] {
+            let vars: Env<'_> = env.iter().copied().collect();
+            let way = args.access_by_address_with(&vars, &|path| files.iter().any(|file| Path::new(file) == path));
+            assert_eq!(shown(way), expected, "{args:?} {env:?}");
         }
     }
 

@@ -159,6 +159,33 @@ async fn what_the_policy_forbids_is_run_by_none() {
     }
 }
 
+/// A Pod that was given no token, beside a kubeconfig that nobody named for us. What serves a cluster to others takes no
+/// other one for it; what is typed does as kubectl does.
+#[tokio::test]
+async fn a_pod_without_a_token_serves_no_other_cluster() {
+    for applet in APPLETS {
+        let stage = Stage::new().await;
+        let account = stage.scene.sandbox.pod().service_account();
+        std::fs::remove_file(account.join("token")).unwrap();
+        let args: Vec<_> = applet.args.iter().copied().filter(|arg| !["--kubeconfig", "K"].contains(arg)).collect();
+        let vars: Vec<_> = applet.vars.iter().copied().filter(|(name, _)| *name != "TAILPOD_KUBECONFIG").collect();
+        let unnamed = Applet { name: applet.name, args: args.leak(), vars: vars.leak() };
+        let kubeconfig = stage.kubeconfig.to_str().unwrap();
+        let pod =
+            [("KUBECONFIG", kubeconfig), ("KUBERNETES_SERVICE_HOST", "192.0.2.1"), ("KUBERNETES_SERVICE_PORT", "1")];
+        let mut running = stage.start(&unnamed, &pod);
+        if ["doctor", "authkey", "secret", "complete"].contains(&applet.name) {
+            stage.until(applet, &running, |stage| !stage.scene.api().requests().is_empty()).await;
+            continue;
+        }
+        let ended = running.end().await;
+        assert_ne!(ended.code, Some(0), "{}: {}", applet.name, ended.text());
+        let token = account.join("token").display().to_string();
+        assert!(ended.mentions(&token), "{}: {}", applet.name, ended.text());
+        assert_eq!((stage.runs().len(), stage.scene.api().requests().len()), (0, 0), "{}", applet.name);
+    }
+}
+
 /// The table above has no hole.
 #[tokio::test]
 async fn the_list_of_applets_that_take_a_kubeconfig_is_complete() {
