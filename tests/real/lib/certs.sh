@@ -1,6 +1,13 @@
 # shellcheck shell=bash
 # What a case about certificates is written with, beside lib/proxy.sh and lib/acme.sh. The nodes are those of proxy.sh.
 
+# pod NAME [VARIABLE=value...]: the subject of the persona, as in lib/case.sh; the nodes are started in between.
+of_the_persona=("${subject[@]}")
+pod() {
+  subject=("${of_the_persona[@]}")
+  start "$@"
+}
+
 # cert_domains NAME...: the tailnet lets its nodes have certificates for these too.
 cert_domains() { control PUT "/cert-domains?$(printf 'name=%s&' "$@")"; }
 
@@ -74,4 +81,27 @@ replica() {
   node_env=("${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" TS_CERT_SHARE_MODE="$mode" POD_NAME="$NS-$name")
   node_start "$name" --state="kube:$name" "$@"
   node_env=()
+}
+
+# viewer_start: the second node of the tailnet, from which HTTPS is looked at.
+viewer_start() {
+  client_port=$(lab_port)
+  node_start viewer --socks5-server="127.0.0.1:$client_port"
+}
+
+# serve_config FILE DOMAIN: a page on HTTPS, as TS_SERVE_CONFIG wants it.
+serve_config() {
+  jq -n --arg host "$2:443" '{TCP: {"443": {HTTPS: true}}, Web: {($host): {Handlers: {"/": {Text: "hello"}}}}}' >"$1.new"
+  mv "$1.new" "$1"
+}
+
+# certs ARGUMENT...: `tailpod certs`, for the node at $socket; its exit code is in $code, what it says in $CASE/said.
+certs() {
+  code=0
+  "$TAILPOD" certs "$@" --socket "$socket" >"$CASE/said" 2>&1 || code=$?
+}
+# ends CODE [TEXT]: what the command before came to.
+ends() {
+  is "exit code ($(tail -n 3 "$CASE/said"))" "$code" "$1"
+  [ -z "${2-}" ] || grep -qF -- "$2" "$CASE/said" || fail "it says: $(cat "$CASE/said")"
 }
