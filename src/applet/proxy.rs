@@ -242,6 +242,7 @@ async fn run_beside(args: Args, vars: &ProcessEnv) -> anyhow::Result<ExitStatus>
         localapi: LocalApi::new(&args.socket.unwrap_or_else(|| socket(vars))),
         pod_ip: settings.pod_ip,
         withdraw_wait: settings.withdraw_wait,
+        peer_connections: settings.peer_connections,
     };
     let mut signals = Signals::install().context("cannot watch for signals")?;
     // A connection takes two descriptors.

@@ -90,6 +90,11 @@ async fn begin(shared: &Shared, mut tcp: TcpStream, addr: SocketAddr) -> Option<
             tracing::info!("refused a connection: {error}");
             return None;
         }
+        Err(error @ Unknown::TooMany { is_crowd: true, .. }) => {
+            shared.metrics.refused(Reason::TooMany);
+            tracing::info!(client = %caller.addr(), "refused a connection: {error}");
+            return None;
+        }
         // Requests ask again, and are answered.
         Ok(()) | Err(_) => {}
     }

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -26,6 +27,9 @@ pub(super) enum Failure {
     /// The client went away.
     #[error("the client went away")]
     ClientGone,
+    /// The client has stopped reading.
+    #[error("the client does not read the answer")]
+    ClientStuck(#[source] LaneError),
     /// The client's body is malformed.
     #[error("malformed request body")]
     BadBody(#[source] LaneError),
@@ -62,15 +66,16 @@ pub(super) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// The request that `up` sends, for a client that speaks this version.
+    /// The request that `up` sends, for a client that speaks this version and reads something within `patience`.
     pub(super) fn new(
         client: &'a mut ClientStream,
         client_in: &'a mut Inbox,
         link: &'a mut Link,
         up: Lane,
         client_version: Version,
+        patience: Duration,
     ) -> Self {
-        let down = Lane::new(Vec::new(), Source::Done, Sink::Plain, headers::is_trailer);
+        let down = Lane::new(Vec::new(), Source::Done, Sink::Plain, headers::is_trailer).give_up_after(patience);
         let scanner = Scanner::default();
         Self {
             client,
@@ -139,8 +144,10 @@ impl<'a> Exchange<'a> {
         loop {
             // What the API server says next is read once the client has what it said before: interim answers are no way
             // to fill our memory.
-            if ready!(self.poll_down(cx)).is_err() {
-                return Poll::Ready(Err(Failure::ClientGone));
+            match ready!(self.poll_down(cx)) {
+                Ok(()) => {}
+                Err(error @ LaneError::Stuck(_)) => return Poll::Ready(Err(Failure::ClientStuck(error))),
+                Err(_) => return Poll::Ready(Err(Failure::ClientGone)),
             }
             match self.scanner.end(self.link.inbox.bytes()) {
                 Err(error) => return Poll::Ready(Err(Failure::BadAnswer(Some(error)))),
@@ -172,6 +179,7 @@ impl<'a> Exchange<'a> {
         match ready!(self.poll_down(cx)) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(LaneError::Write(_)) => Poll::Ready(Err(Failure::ClientGone)),
+            Err(error @ LaneError::Stuck(_)) => Poll::Ready(Err(Failure::ClientStuck(error))),
             Err(error) => Poll::Ready(Err(Failure::Truncated(error))),
         }
     }
@@ -187,7 +195,7 @@ impl<'a> Exchange<'a> {
             match self.up.poll(self.client_in, self.client, &mut self.link.stream, cx) {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
                 // It may have answered already, and closed then.
-                Poll::Ready(Err(LaneError::Write(_))) => self.is_refused = true,
+                Poll::Ready(Err(LaneError::Write(_) | LaneError::Stuck(_))) => self.is_refused = true,
                 Poll::Ready(Err(LaneError::Chunks(error))) => return Err(Failure::BadBody(error.into())),
                 Poll::Ready(Err(LaneError::Read(_) | LaneError::Truncated)) => return Err(Failure::ClientGone),
             }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::access::Peer;
 use super::dialler::{Dialler, Diallers};
 use super::netmap::Netmap;
+use super::shares::{Share, Shares};
 use super::turns::Turns;
 use super::{Client, Grants, Options};
 use crate::localapi::types::WhoIs;
@@ -36,6 +37,16 @@ pub(super) enum Unknown {
     /// Not asked about: tailscaled did not make the connection, or too many wait already.
     #[error("{0} is most likely nobody on the tailnet; tailscaled is not asked for so many")]
     Stranger(SocketAddr),
+    /// The node has as many connections as it may have.
+    #[error("{node} has {most} connections, as many as one peer may have")]
+    TooMany {
+        /// Its name.
+        node: String,
+        /// How many that is.
+        most: usize,
+        /// Whether there are so many more that nobody is told any more.
+        is_crowd: bool,
+    },
     /// tailscaled could not be asked.
     #[error("cannot ask tailscaled who {0} is")]
     Unasked(SocketAddr, #[source] crate::localapi::Error),
@@ -57,6 +68,7 @@ pub(super) struct Identities {
     client: Client,
     diallers: Diallers,
     turns: Turns,
+    shares: Arc<Shares>,
 }
 
 /// The peer of one accepted connection.
@@ -64,8 +76,8 @@ pub(super) struct Identities {
 pub(super) struct Caller {
     addr: SocketAddr,
     dialler: Dialler,
-    /// The node that connected, by its stable id: whoever the address belongs to later, the connection stays its own.
-    met: Option<String>,
+    /// The share of the node that connected: whoever the address belongs to later, the connection stays its own.
+    met: Option<Share>,
     known: Option<Known>,
 }
 
@@ -77,7 +89,8 @@ struct Known {
 }
 
 impl Identities {
-    pub(super) fn new(localapi: LocalApi, netmap: Netmap, options: &Options) -> Self {
+    /// For a proxy with so many places for connections.
+    pub(super) fn new(localapi: LocalApi, netmap: Netmap, options: &Options, places: usize) -> Self {
         Self {
             diallers: Diallers::new(localapi.clone()),
             localapi,
@@ -86,6 +99,7 @@ impl Identities {
             keep: options.limits.identity,
             client: options.listen.client,
             turns: Turns::default(),
+            shares: Shares::of(places, options.limits.peer_connections),
         }
     }
 
@@ -177,8 +191,17 @@ impl Caller {
         // Once it was known it waits for no stranger.
         let dialler = if self.met.is_some() { Dialler::Tailscaled } else { self.dialler };
         let peer = Arc::new(identities.ask(self.addr, dialler).await?);
-        if *self.met.get_or_insert_with(|| peer.stable_id.clone()) != peer.stable_id {
-            return Err(Unknown::Another(self.addr));
+        let too_many = |is_crowd| {
+            let (node, most) = (peer.node.clone(), identities.shares.most());
+            Unknown::TooMany { node, most, is_crowd }
+        };
+        let share = match &mut self.met {
+            Some(share) if *share.node() != peer.stable_id => return Err(Unknown::Another(self.addr)),
+            Some(share) => share,
+            met => met.insert(identities.shares.take(&peer.stable_id).ok_or_else(|| too_many(true))?),
+        };
+        if !share.is_within() {
+            return Err(too_many(false));
         }
         self.known = Some(Known { peer: Arc::clone(&peer), at, generation });
         Ok(peer)

@@ -7,11 +7,14 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::header::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::buffers::{BLOCK, Inbox};
+use crate::goduration::format;
 use crate::http1::{ChunkError, Chunks, Extensions, Framing, Step, chunk_head, write_trailers};
 
 /// How a body arrives.
@@ -51,6 +54,9 @@ pub(super) enum LaneError {
     /// Writing to the receiver failed.
     #[error("writing failed")]
     Write(#[source] io::Error),
+    /// The receiver takes nothing any more.
+    #[error("nothing of it was read for {}", format(*.0))]
+    Stuck(Duration),
 }
 
 /// One direction.
@@ -74,6 +80,18 @@ pub(super) struct Lane {
     has_begun: bool,
     /// A copy of the body, for as long as it may have to be sent again.
     copy: Option<Vec<u8>>,
+    patience: Option<Patience>,
+}
+
+/// How long a receiver may take nothing while there is something for it. One to whom there is nothing to say is not
+/// waited for.
+#[derive(Debug)]
+struct Patience {
+    limit: Duration,
+    /// Runs while the receiver is waited for, and until the lane idles.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Something has left since it was started.
+    has_moved: bool,
 }
 
 impl Source {
@@ -103,7 +121,14 @@ impl Lane {
             unflushed: false,
             has_begun: false,
             copy: None,
+            patience: None,
         }
+    }
+
+    /// Gives up once the receiver has taken nothing for this long; twice that may pass.
+    pub(super) fn give_up_after(mut self, limit: Duration) -> Self {
+        self.patience = Some(Patience { limit, timer: None, has_moved: false });
+        self
     }
 
     /// Bytes that only have to be passed on, for ever.
@@ -176,23 +201,52 @@ impl Lane {
                 self.load(inbox)?;
             }
             if !self.is_idle() {
-                ready!(self.poll_write(inbox, to, cx)).map_err(LaneError::Write)?;
+                match self.poll_write(inbox, to, cx) {
+                    Poll::Ready(written) => written.map_err(LaneError::Write)?,
+                    Poll::Pending => return self.poll_patience(cx),
+                }
                 continue;
             }
             if self.unflushed {
-                ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(LaneError::Write)?;
+                match Pin::new(&mut *to).poll_flush(cx) {
+                    Poll::Ready(flushed) => flushed.map_err(LaneError::Write)?,
+                    Poll::Pending => return self.poll_patience(cx),
+                }
                 self.unflushed = false;
             }
             if self.is_read() {
                 return Poll::Ready(Ok(()));
             }
             // Only framing can be left over here, and little of it.
-            match ready!(inbox.poll_fill(from, BLOCK, cx)) {
-                Ok(0) => self.end()?,
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(LaneError::Read(error))),
+            match inbox.poll_fill(from, BLOCK, cx) {
+                Poll::Ready(Ok(0)) => self.end()?,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(LaneError::Read(error))),
+                Poll::Pending => {
+                    if let Some(patience) = &mut self.patience {
+                        patience.timer = None;
+                    }
+                    return Poll::Pending;
+                }
             }
         }
+    }
+
+    /// The receiver is waited for.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LaneError>> {
+        let Some(patience) = &mut self.patience else { return Poll::Pending };
+        let limit = patience.limit;
+        let timer = patience.timer.get_or_insert_with(|| {
+            patience.has_moved = false;
+            Box::pin(sleep(limit))
+        });
+        while timer.as_mut().poll(cx).is_ready() {
+            if !std::mem::take(&mut patience.has_moved) {
+                return Poll::Ready(Err(LaneError::Stuck(limit)));
+            }
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+        Poll::Pending
     }
 
     /// Makes the next piece out of what was read.
@@ -305,6 +359,9 @@ impl Lane {
         self.moved += from_piece as u64;
         self.after.drain(..count - from_piece);
         (self.unflushed, self.has_begun) = (true, true);
+        if let Some(patience) = &mut self.patience {
+            patience.has_moved = true;
+        }
         if self.is_gone() && self.before.capacity() > 0 && self.piece == 0 && self.after.is_empty() {
             // A watch idles without it.
             (self.before, self.gone, self.after) = (Vec::new(), 0, Vec::new());

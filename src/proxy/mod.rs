@@ -39,6 +39,7 @@ mod request;
 pub mod route;
 mod serve;
 pub mod serve_config;
+mod shares;
 pub mod status;
 mod stream;
 pub mod subprotocol;
@@ -166,7 +167,8 @@ pub enum ServerTiming {
     Show,
 }
 
-/// Time limits, those of api-proxy.md 2.3 by default. None of them bounds an answer or an upgraded stream.
+/// Limits, most of time, those of api-proxy.md 2.3 by default. None of them bounds an answer or an upgraded stream, as long as
+/// its client takes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// For the PROXY protocol header, from accept.
@@ -179,10 +181,15 @@ pub struct Limits {
     pub next_head: Duration,
     /// Between requests.
     pub idle: Duration,
+    /// For a client to read anything while there is something for it. One who has stopped a pager or a terminal comes back
+    /// to it sooner.
+    pub stuck: Duration,
     /// For requests in flight when the proxy stops.
     pub drain: Duration,
     /// How old a peer's identity may be.
     pub identity: Duration,
+    /// Connections that one peer may have at the same time; half of all without it.
+    pub peer_connections: Option<usize>,
 }
 
 impl Default for Limits {
@@ -193,8 +200,10 @@ impl Default for Limits {
             first_head: Duration::from_secs(10),
             next_head: Duration::from_secs(60),
             idle: Duration::from_secs(120),
+            stuck: Duration::from_secs(15 * 60),
             drain: Duration::from_secs(10),
             identity: Duration::from_secs(5),
+            peer_connections: None,
         }
     }
 }

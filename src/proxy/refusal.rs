@@ -37,6 +37,8 @@ pub enum Reason {
     Request,
     /// The head is too large.
     TooLarge,
+    /// The peer has as many connections as it may have.
+    TooMany,
     /// The API server could not be reached or did not answer properly.
     Upstream,
     /// The upstream credentials could not be had.
@@ -49,7 +51,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for counters that start at zero.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Identity,
         Self::Grants,
         Self::Impersonation,
@@ -63,6 +65,7 @@ impl Reason {
         Self::Query,
         Self::Request,
         Self::TooLarge,
+        Self::TooMany,
         Self::Upstream,
         Self::Credentials,
         Self::Stale,
@@ -85,6 +88,7 @@ impl Reason {
             Self::Query => "query",
             Self::Request => "request",
             Self::TooLarge => "too-large",
+            Self::TooMany => "too-many",
             Self::Upstream => "upstream",
             Self::Credentials => "credentials",
             Self::Stale => "stale-credentials",
@@ -101,6 +105,8 @@ impl Reason {
             Self::Unrecorded | Self::Upstream | Self::Credentials => StatusCode::BAD_GATEWAY,
             Self::Stale => StatusCode::SERVICE_UNAVAILABLE,
             Self::Path | Self::Query | Self::Request => StatusCode::BAD_REQUEST,
+            // client-go waits and asks again.
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }

@@ -25,7 +25,7 @@ pub(super) fn refusal(refusal: &Refusal, method: &Method, asked: &HeaderMap, aft
     headers.insert(CONTENT_TYPE, answer.content_type);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(answer.length));
-    if refusal.reason == Reason::Stale {
+    if matches!(refusal.reason, Reason::Stale | Reason::TooMany) {
         headers.insert(RETRY_AFTER, HeaderValue::from(1));
     }
     if after == After::Close {

@@ -12,6 +12,7 @@ use super::connection::{Connection, Next};
 use super::exchange::{Exchange, Failure};
 use super::forward::{self, Prepared};
 use super::headers::{Upgrade, is_trailer, set_hop, take_hop};
+use super::identity::Unknown;
 use super::lane::{Lane, Sink, Source};
 use super::policy::Decision;
 use super::pool::{Link, Repeatable};
@@ -80,11 +81,8 @@ pub(super) async fn serve(connection: &mut Connection, head: RequestHead) -> Nex
         entry.end(&shared.metrics, Outcome::Aborted);
         return Next::Abort;
     };
-    let after = if client.keeps_alive && !client.has_more && !shared.stop.is_cancelled() {
-        After::KeepAlive
-    } else {
-        After::Close
-    };
+    let may_keep = refusal.reason != Reason::TooMany && !shared.stop.is_cancelled();
+    let after = if client.keeps_alive && !client.has_more && may_keep { After::KeepAlive } else { After::Close };
     let bytes = reply::refusal(&refusal, &client.method, &client.asked, after);
     entry.end(&shared.metrics, Outcome::Refused(&refusal));
     match (connection.write(&bytes).await, after) {
@@ -133,8 +131,14 @@ async fn forward(
         let bytes = prepared.head(base, credentials.authorization())?;
         let lane = prepared.lane(bytes, resend.as_deref(), shared.options.mode);
         let used = link.used;
-        let mut exchange =
-            Exchange::new(&mut connection.client, &mut connection.inbox, &mut link, lane, client.version);
+        let mut exchange = Exchange::new(
+            &mut connection.client,
+            &mut connection.inbox,
+            &mut link,
+            lane,
+            client.version,
+            options.limits.stuck,
+        );
         let answer = match exchange.head().await {
             Ok(answer) => answer,
             Err(Failure::NoAnswer(_))
@@ -180,13 +184,16 @@ async fn forward(
             if takes_answer {
                 return Err(gave_up(failure, takes_answer, shared, entry));
             }
-            if sink == Sink::Plain && matches!(framing, Framing::Chunked | Framing::UntilClose) {
-                // The end of the connection is the end of the body: only a reset says that it is not.
-                let _ = connection.client.tcp().set_zero_linger();
+            let is_stuck = matches!(failure, Failure::ClientStuck(_));
+            if is_stuck || sink == Sink::Plain && matches!(framing, Framing::Chunked | Framing::UntilClose) {
+                // Where the end of the connection is the end of the body, only a reset says that it is not.
+                connection.client.forget();
             }
             if !matches!(failure, Failure::ClientGone | Failure::BadBody(_)) {
-                shared.metrics.upstream_failed();
                 entry.failed(&failure);
+                if !is_stuck {
+                    shared.metrics.upstream_failed();
+                }
             }
             return Err(Ended::Aborted);
         }
@@ -201,7 +208,10 @@ async fn forward(
 async fn caller(connection: &mut Connection, shared: &Shared, entry: &mut Entry) -> Result<Arc<Peer>, Refusal> {
     connection.caller.peer(&shared.identities).await.map_err(|error| {
         entry.failed(&error);
-        Refusal::identity()
+        match error {
+            Unknown::TooMany { .. } => Refusal::new(Reason::TooMany, error.to_string()),
+            _ => Refusal::identity(),
+        }
     })
 }
 
@@ -279,7 +289,7 @@ async fn renew(shared: &Shared, credentials: &Credentials) -> bool {
 fn gave_up(failure: Failure, takes_answer: bool, shared: &Shared, entry: &mut Entry) -> Ended {
     entry.failed(&failure);
     let refusal = match failure {
-        Failure::ClientGone => return Ended::Aborted,
+        Failure::ClientGone | Failure::ClientStuck(_) => return Ended::Aborted,
         Failure::BadBody(error) => Refusal::new(Reason::Request, error.to_string()),
         Failure::NoAnswer(_) | Failure::BadAnswer(_) | Failure::Truncated(_) => {
             upstream_failed(Refusal::new(Reason::Upstream, failure.to_string()), shared)

@@ -59,9 +59,10 @@ impl Proxy {
         let Surroundings { localapi, upstream, metrics } = surroundings;
         let (listeners, certificates) = listen::bind(&options, &localapi).await?;
         let netmap = Netmap::default();
-        let identities = Identities::new(localapi.clone(), netmap.clone(), &options);
+        let places = places();
+        let identities = Identities::new(localapi.clone(), netmap.clone(), &options, places);
         let pool = Pool::new(upstream);
-        let (stop, places) = (CancellationToken::new(), Arc::new(Semaphore::new(places())));
+        let (stop, places) = (CancellationToken::new(), Arc::new(Semaphore::new(places)));
         let shared = Shared { options, identities, certificates, pool, metrics, stop, places };
         Ok(Self { shared: Arc::new(shared), localapi, netmap, listeners })
     }

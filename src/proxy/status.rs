@@ -77,6 +77,7 @@ fn reason(status: StatusCode) -> &'static str {
     match status.as_u16() {
         400 => "BadRequest",
         403 => "Forbidden",
+        429 => "TooManyRequests",
         500 | 502 => "InternalError",
         503 => "ServiceUnavailable",
         504 => "Timeout",

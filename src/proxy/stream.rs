@@ -18,6 +18,13 @@ pub(super) enum ClientStream {
 }
 
 impl ClientStream {
+    /// Has the kernel drop what was not read, instead of keeping it for somebody who may never read it. Closing then
+    /// resets the connection.
+    pub(super) fn forget(&self) {
+        // Failing leaves it open a little longer.
+        let _ = self.tcp().set_zero_linger();
+    }
+
     /// The TCP connection below.
     pub(super) fn tcp(&self) -> &TcpStream {
         match self {

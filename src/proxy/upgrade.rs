@@ -33,7 +33,8 @@ enum State {
 pub(super) async fn tunnel(connection: &mut Connection, mut link: Link, mut entry: Entry) {
     let shared = std::sync::Arc::clone(&connection.shared);
     let _open = shared.metrics.session();
-    let (mut up, mut down) = (Half::new(), Half::new());
+    let stuck = shared.options.limits.stuck;
+    let (mut up, mut down) = (Half::of(Lane::tunnel()), Half::of(Lane::tunnel().give_up_after(stuck)));
     let ended = poll_fn(|cx| {
         let Link { stream, inbox, .. } = &mut link;
         let Connection { client, inbox: client_in, .. } = &mut *connection;
@@ -49,14 +50,14 @@ pub(super) async fn tunnel(connection: &mut Connection, mut link: Link, mut entr
     if let Err(error) = &ended {
         entry.failed(error);
         // What breaks on one side does not end in good order on the other. Over TLS its missing farewell says so too.
-        let _ = connection.client.tcp().set_zero_linger();
+        connection.client.forget();
     }
     entry.end(&shared.metrics, if ended.is_ok() { Outcome::Answered } else { Outcome::Aborted });
 }
 
 impl Half {
-    fn new() -> Self {
-        Self { lane: Lane::tunnel(), state: State::Open }
+    fn of(lane: Lane) -> Self {
+        Self { lane, state: State::Open }
     }
 
     fn poll<R, W>(

@@ -30,6 +30,8 @@ pub struct ProxySettings {
     pub reissue_timeout: Duration,
     /// `TAILPOD_WITHDRAW_WAIT`
     pub withdraw_wait: Duration,
+    /// `TAILPOD_PEER_CONNECTIONS`
+    pub peer_connections: Option<usize>,
     /// `TAILPOD_TERMINATION_LOG`
     pub termination_log: Option<PathBuf>,
     /// Where private directories are made: `TMPDIR`, else `/tmp`.
@@ -47,6 +49,8 @@ pub struct BesideSettings {
     pub pod_ip: Option<IpAddr>,
     /// `TAILPOD_WITHDRAW_WAIT`
     pub withdraw_wait: Duration,
+    /// `TAILPOD_PEER_CONNECTIONS`
+    pub peer_connections: Option<usize>,
 }
 
 /// Whether the environment asks for the persona.
@@ -62,7 +66,10 @@ pub fn read_beside(vars: &dyn Vars) -> Result<BesideSettings, Problems> {
     let mut read = Reader::new(vars, Persona::Tailpod);
     let pod_ip = pod_ip(&mut read);
     let withdraw_wait = our_duration(&mut read, vars::TAILPOD_WITHDRAW_WAIT);
-    read.finish(|_| Ok(BesideSettings { pod_ip: pod_ip?, withdraw_wait: withdraw_wait? }))
+    let peer_connections = peer_connections(&mut read);
+    read.finish(|_| {
+        Ok(BesideSettings { pod_ip: pod_ip?, withdraw_wait: withdraw_wait?, peer_connections: peer_connections? })
+    })
 }
 
 fn pod_ip(read: &mut Reader<'_>) -> Result<Option<IpAddr>, Reported> {
@@ -70,6 +77,11 @@ fn pod_ip(read: &mut Reader<'_>) -> Result<Option<IpAddr>, Reported> {
         parse::ip(&text).map_err(|_| read.report(Problem::once(format!("POD_IP={text:?} is not an IP address"))))
     });
     ip.transpose()
+}
+
+fn peer_connections(read: &mut Reader<'_>) -> Result<Option<usize>, Reported> {
+    let count = read.number(vars::TAILPOD_PEER_CONNECTIONS)?;
+    Ok(count.map(|count| usize::try_from(count).unwrap_or(usize::MAX)))
 }
 
 /// Reads it. `config` stands for `TS_K8S_PROXY_CONFIG`, and wins over it.
@@ -91,6 +103,7 @@ pub fn read(vars: &dyn Vars, config: Option<&str>) -> Result<ProxySettings, Prob
     let capver = read.number(vars::TAILPOD_CAPVER);
     let reissue_timeout = our_duration(&mut read, vars::TAILPOD_REISSUE_TIMEOUT);
     let withdraw_wait = our_duration(&mut read, vars::TAILPOD_WITHDRAW_WAIT);
+    let peer_connections = peer_connections(&mut read);
     let termination_log = match read.text_or_unset(vars::TAILPOD_TERMINATION_LOG) {
         Some(path) => Some(path).filter(|path| !path.is_empty()),
         None => Some(vars::TAILPOD_TERMINATION_LOG.default.to_owned()),
@@ -110,6 +123,7 @@ pub fn read(vars: &dyn Vars, config: Option<&str>) -> Result<ProxySettings, Prob
             capver: capver?.unwrap_or(capver::CAPVER),
             reissue_timeout: reissue_timeout?,
             withdraw_wait: withdraw_wait?,
+            peer_connections: peer_connections?,
             termination_log: termination_log.map(PathBuf::from),
             scratch: scratch.into(),
             root,
@@ -137,8 +151,9 @@ mod tests {
 
     #[test]
     fn every_problem_is_told() {
-        let problems = settings(&[("POD_IP", "x"), ("TAILPOD_WITHDRAW_WAIT", "soon")]).unwrap_err();
-        assert_eq!(problems.len(), 3, "{problems:?}");
+        let bad = [("POD_IP", "x"), ("TAILPOD_WITHDRAW_WAIT", "soon"), ("TAILPOD_PEER_CONNECTIONS", "many")];
+        let problems = settings(&bad).unwrap_err();
+        assert_eq!(problems.len(), 4, "{problems:?}");
     }
 
     #[test]

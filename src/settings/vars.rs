@@ -161,6 +161,7 @@ variables! {
     TAILPOD_LOGIN_TIMEOUT, Process, Rule::Duration, "10m", "How long `tailpod boot` waits for a human to log in or approve.";
     TAILPOD_REISSUE_TIMEOUT, Process, Rule::Duration, "10m", "How long to wait for a reissued auth key.";
     TAILPOD_WITHDRAW_WAIT, Process, Rule::Duration, "20s", "How long to go on serving after Services were withdrawn, so that peers fail over; keep it 5 s below the Pod's grace period. In `boot` at most 20 s.";
+    TAILPOD_PEER_CONNECTIONS, Process, Rule::Number, "", "`proxy`: connections that one peer may have at the same time; by default half of all.";
     TAILPOD_STRICT, Process, Rule::Bool, "false", "`tailpod boot` refuses to start on what is otherwise only warned about, and ends when the serve config goes bad.";
     TAILPOD_TERMINATION_LOG, Process, Rule::TextOrUnset, "/dev/termination-log", "File for the last words that Kubernetes shows; empty for none.";
 

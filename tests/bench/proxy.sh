@@ -109,7 +109,8 @@ tailpod_start() {
   shift 3
   subject=("$TAILPOD" proxy --listen "127.0.0.1:$port" --kubeconfig "$CASE/$kubeconfig.kubeconfig"
     --socket "$CASE/peer/tailscaled.sock" "$@")
-  start "$name-$kubeconfig"
+  # One peer has all watches.
+  start "$name-$kubeconfig" TAILPOD_PEER_CONNECTIONS=1000000
   await 10 "$name" listens "$port"
 }
 ours_start() {

@@ -62,6 +62,8 @@ pub struct Beside {
     pub pod_ip: Option<IpAddr>,
     /// How long to serve on after the Services were withdrawn.
     pub withdraw_wait: Duration,
+    /// Connections that one peer may have; half of all without it.
+    pub peer_connections: Option<usize>,
 }
 
 /// Why it ended.
@@ -224,7 +226,7 @@ fn options(beside: &Beside, in_force: &watch::Receiver<Arc<Config>>) -> Result<O
         grants,
         unrecorded_streams: beside.unrecorded_streams,
         server_timing: beside.server_timing,
-        limits: Limits::default(),
+        limits: Limits { peer_connections: beside.peer_connections, ..Limits::default() },
     })
 }
 

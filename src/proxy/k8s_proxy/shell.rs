@@ -408,7 +408,7 @@ impl Shell {
             grants,
             unrecorded_streams: extras.unrecorded_streams,
             server_timing: extras.server_timing,
-            limits: Limits::default(),
+            limits: Limits { peer_connections: self.context.settings.peer_connections, ..Limits::default() },
         };
         let whose = match mode {
             Mode::Auth => Whose::Ours,

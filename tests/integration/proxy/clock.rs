@@ -49,6 +49,39 @@ async fn row_18_nothing_bounds_a_watch_or_a_session() {
     proxy.stop().await;
 }
 
+/// Whoever reads now and then may take all day; whoever has stopped holds a connection to the API server for nothing.
+#[tokio::test]
+async fn a_client_that_has_stopped_reading_is_given_up_and_a_slow_one_is_not() {
+    const LENGTH: usize = 32 << 20;
+    let proxy = Inside::start().await;
+    let plain = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let attach = "GET /api/v1/namespaces/n/pods/p/attach HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    for (head, request) in [(plain.as_str(), get("/api/large")), (switching, attach.to_owned())] {
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            proxy.upstream.script([Step::Say([head.as_bytes(), &vec![b'x'; LENGTH]].concat()), Step::Close]);
+            let mut client = proxy.client().await;
+            client.send(&request).await;
+            client.head().await;
+            clients.push(client);
+        }
+        let [mut slow, mut stuck] = clients.try_into().ok().unwrap();
+        let mut read = 0;
+        for _ in 0..5 {
+            // Until nothing moves any more.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            pass(600 * SECOND).await;
+            read += slow.exactly(4 << 20).await.len();
+        }
+        // The whole of it.
+        slow.exactly(LENGTH - read).await;
+        let read = stuck.rest().await.len();
+        assert!(read < LENGTH, "{request}: it got everything");
+    }
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn row_19_a_rotated_token_is_used_within_a_minute_and_no_request_fails() {
     let (sandbox, upstream) = World::parts().await;

@@ -1,8 +1,9 @@
-//! Strangers at the door: peers are served as if they were not there.
+//! Many at the door, strangers or one peer's: others are served as if they were not there.
 
 use std::process::Stdio;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -10,7 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::tls::known;
-use super::world::{ANN, Client, TOKEN, World, get, proxy_header};
+use super::upstream::Step;
+use super::watch::{WATCH, watch};
+use super::world::{ANN, Client, TOKEN, World, get, proxy_header, tagged};
 
 /// As long tailscaled looks for a port that it does not know; the real one 380 ms, which a busy machine takes too.
 const SEARCH: Duration = Duration::from_secs(2);
@@ -86,4 +89,50 @@ async fn over_loopback_other_processes_delay_no_peer() {
     let ended = world.stops().await;
     let refused = ended.lines.iter().filter(|line| line.contains("refused a connection")).count();
     assert_eq!(refused, STRANGERS);
+}
+
+#[tokio::test]
+async fn a_peer_has_its_share_of_connections_and_no_more() {
+    const MOST: usize = 20;
+    const OTHER: &str = "100.64.0.10:1";
+    let (sandbox, upstream) = World::parts().await;
+    sandbox.daemon().set_whois(OTHER, tagged("ci.ts.net.", &["tag:ci"], &json!({})));
+    let path = sandbox.pod().write("etc/upstream", upstream.kubeconfig("", TOKEN)).unwrap();
+    let to_it = ["--kubeconfig", path.to_str().unwrap(), "--listen", "127.0.0.1:0", "--proxy-protocol"];
+    let mut command = World::command(&sandbox, &to_it);
+    command.env("TAILPOD_PEER_CONNECTIONS", MOST.to_string());
+    let world = World::run(sandbox, upstream, command).await;
+    let mut mine = Vec::new();
+    world.upstream.script(watch(1));
+    for number in 0..MOST {
+        // From another port each, as the same node does.
+        let mut client = world.client_from(&format!("100.64.0.9:{}", 40_000 + number)).await;
+        client.send(get(if number == 0 { WATCH } else { "/api" })).await;
+        client.head().await;
+        mine.push(client);
+    }
+    let answer = world.get("/api").await;
+    answer.is_status(429, "laptop.ts.net has 20 connections, as many as one peer may have");
+    assert_eq!((answer.header("retry-after"), answer.header("connection")), (Some("1"), Some("close")));
+    // Those who can be told are a few, and whoever comes then is not even told.
+    let _told = [world.client().await, world.client().await];
+    let begun = Instant::now();
+    while !world.client().await.rest().await.is_empty() {
+        assert!(begun.elapsed() < crate::support::SOON);
+    }
+    world.upstream.script([Step::Say(super::upstream::json("{}"))]);
+    let mut other = world.client_from(OTHER).await;
+    other.send(get("/api/of-another")).await;
+    assert_eq!(other.answer().await.status, 200);
+    let seen = world.upstream.seen();
+    assert_eq!(seen.len(), MOST + 1, "nothing of the others was forwarded");
+    // What is within the share goes on.
+    world.upstream.go_on();
+    mine[0].until(b"event\n\r\n").await;
+    drop(mine.split_off(10));
+    while world.get("/api").await.status != 200 {
+        assert!(begun.elapsed() < crate::support::SOON, "a place is free again");
+    }
+    let ended = world.stops().await;
+    assert!(ended.mentions("refused a connection: laptop.ts.net has 20 connections"), "{}", ended.text());
 }

@@ -125,6 +125,8 @@ async fn more_clients_than_descriptors_wait_and_requests_still_reach_the_api_ser
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
     command.env_clear().envs(sandbox.env()).kill_on_drop(true);
+    // All of them are one peer's.
+    command.env("TAILPOD_PEER_CONNECTIONS", "1000");
     let world = World::run(sandbox, upstream, command).await;
     let mut served = world.client().await;
     served.send(get("/api")).await;
