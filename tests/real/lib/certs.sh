@@ -95,13 +95,14 @@ serve_config() {
   mv "$1.new" "$1"
 }
 
-# certs ARGUMENT...: `tailpod certs`, for the node at $socket; its exit code is in $code, what it says in $CASE/said.
+# certs ARGUMENT...: `tailpod certs`, for the node at $socket; its exit code is in $code, what it says in $CASE/said and,
+# besides, in $CASE/warned.
 certs() {
   code=0
-  "$TAILPOD" certs "$@" --socket "$socket" >"$CASE/said" 2>&1 || code=$?
+  env -u KUBECONFIG "$TAILPOD" certs "$@" --socket "$socket" >"$CASE/said" 2>"$CASE/warned" || code=$?
 }
 # ends CODE [TEXT]: what the command before came to.
 ends() {
-  is "exit code ($(tail -n 3 "$CASE/said"))" "$code" "$1"
-  [ -z "${2-}" ] || grep -qF -- "$2" "$CASE/said" || fail "it says: $(cat "$CASE/said")"
+  is "exit code ($(tail -qn 3 "$CASE/said" "$CASE/warned"))" "$code" "$1"
+  [ -z "${2-}" ] || grep -qF -- "$2" "$CASE/said" "$CASE/warned" || fail "it says: $(cat "$CASE/said" "$CASE/warned")"
 }
