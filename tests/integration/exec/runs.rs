@@ -52,7 +52,7 @@ async fn scenario_09_a_failing_plugin_is_not_run_for_everybody() {
 /// Prints a token that is good for six seconds; from the second run on one for a second, once the gate is open.
 pub(super) const GATED: &str = r#"
 n=$(wc -l < "$dir/runs")
-life=6
+life=${life:-6}
 [ "$n" -eq 1 ] || { life=1; while [ ! -e "$dir/gate" ]; do sleep 0.02; done; }
 printf '{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"token":"t%s","expirationTimestamp":"%s"}}' \
   "$n" "$(date -u -d "+$life seconds" +%Y-%m-%dT%H:%M:%S.%NZ)"
@@ -136,7 +136,7 @@ async fn scenario_19_a_broken_answer_does_not_revive_the_old_credentials() {
     let broken =
         json!({"clientCertificateData": ours.chain, "clientKeyData": other.key, "expirationTimestamp": in_a_day});
     scene.answer(&broken);
-    scene.script(&format!("[ -e \"$dir/second\" ] && exec cat \"$dir/answer\"\n: > \"$dir/second\"\n{SHORT_LIVED}"));
+    scene.script(&format!("[ -e \"$dir/second\" ] && exec cat \"$dir/answer\"\n: > \"$dir/second\"\nlife=2\n{GATED}"));
     let upstream = scene.upstream().await;
     let begun = Instant::now();
     assert_eq!(token(&upstream).await.as_deref(), Ok("Bearer t1"));
