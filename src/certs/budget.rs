@@ -144,6 +144,15 @@ impl Ledger {
         }
     }
 
+    /// Those for `name`, as many as an annotation has room for.
+    #[must_use]
+    pub fn of(&self, name: &Name) -> Self {
+        /// An annotation has at most 256 KiB, with all others; an entry some 90 bytes.
+        const ROOM: usize = 500;
+        let own: Vec<_> = self.0.iter().filter(|entry| entry.name == name.as_str()).cloned().collect();
+        Self(own[own.len().saturating_sub(ROOM)..].to_vec())
+    }
+
     /// The orders, oldest first.
     pub fn entries(&self) -> &[Entry] {
         &self.0

@@ -47,6 +47,9 @@ const SOONEST: i64 = 60;
 /// to here, in seconds.
 const LATEST: i64 = 7 * 86_400;
 
+/// What waited this long for an answer waited for the authority.
+const AN_ORDER: Duration = Duration::from_secs(60);
+
 /// The prefix of Let's Encrypt's own hint.
 const RETRY_AFTER: &str = "retry after ";
 
@@ -88,8 +91,10 @@ impl Failure {
             | ErrorKind::Busy
             | ErrorKind::Connect { .. }
             | ErrorKind::Disconnected { .. }
-            | ErrorKind::Timeout(_)
             | ErrorKind::NoNetmapYet => (Class::Transient, None),
+            // tailscaled waits for a rate limit to be over by itself, without an answer, and each call is a new order.
+            ErrorKind::Timeout(limit) if *limit >= AN_ORDER => (Class::Authority, None),
+            ErrorKind::Timeout(_) => (Class::Transient, None),
             ErrorKind::RateLimited { retry_after, message } => {
                 (Class::RateLimited, retry_after.or_else(|| hint_in(message, now)))
             }
@@ -205,12 +210,13 @@ mod tests {
             away(false),
             ErrorKind::Busy,
             ErrorKind::Disconnected { source: None },
-            ErrorKind::Timeout(Duration::from_secs(1800)),
+            ErrorKind::Timeout(Duration::from_secs(5)),
             ErrorKind::Connect { socket: "/s".into(), source: io::ErrorKind::HostUnreachable.into() },
             ErrorKind::NoNetmapYet,
         ] {
             assert_eq!(of(kind).0, Class::Transient);
         }
+        assert_eq!(of(ErrorKind::Timeout(Duration::from_secs(1800))).0, Class::Authority, "an order, and no end");
         let right = crate::localapi::Right::Certificate;
         assert_eq!(of(ErrorKind::AccessDenied { message: String::new(), right }).0, Class::Rights);
     }

@@ -4,6 +4,7 @@
 //! [`schedule`](super::schedule) says. Cancel safe: dropping it aborts an order that is under way, and what is known of
 //! the name has been saved after each attempt.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use super::failure::{Class, Failure};
 use super::names::Name;
 use super::record::Record;
 use super::schedule::{Freshness, Growth, Next, Schedule, later, start_delay};
-use super::world::{Allowed, Role, World};
+use super::standing::{AttemptResult, Phase, Standing};
+use super::world::{Allowed, News, Role, World};
 
 /// One attempt: the daemon gives up on an authority earlier.
 const ATTEMPT: Duration = Duration::from_secs(30 * 60);
@@ -29,49 +31,18 @@ const STORAGE: Duration = Duration::from_secs(30);
 const REFUSED: Duration = Duration::from_secs(60);
 /// Longest sleep without a look at the clock, which may have been set.
 const NAP: Duration = Duration::from_secs(3600);
+/// Between Events about failures of one class.
+const TOLD_AGAIN: Duration = Duration::from_secs(3600);
 /// A first certificate that begins within this was ordered by us; authorities date back by an hour.
 const NEW: Duration = Duration::from_secs(2 * 3600);
 /// A process that thinks it is earlier has no clock that a certificate could be judged by.
 const SANE: &str = "2020-01-01T00:00:00Z";
 
-/// What a loop does right now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// It has just begun.
-    Starting,
-    /// The tailnet does not let the node have the name.
-    NotAllowed,
-    /// Another replica asks.
-    NotWriter,
-    /// Nothing could be stored.
-    Blocked(String),
-    /// The authority's limits are used up.
-    OverBudget(Timestamp),
-    /// It is being asked for.
-    Asking,
-    /// A due certificate came back unchanged; asked again then.
-    RenewalPending(Timestamp),
-    /// Asked again then.
-    Waiting(Timestamp),
-}
-
-/// How one name stands.
-#[derive(Clone, Debug)]
-pub struct Standing {
-    /// What its loop does.
-    pub phase: Phase,
-    /// The certificate as the daemon last gave it.
-    pub certificate: Option<Certificate>,
-    /// Failures and the next attempt.
-    pub record: Record,
-    /// Attempts so far.
-    pub attempts: u64,
-}
-
 /// What the loops of all names share.
 pub(super) struct Shared<W> {
     pub(super) world: W,
     pub(super) growth: Growth,
+    pub(super) start: Start,
     pub(super) allowed: watch::Receiver<Allowed>,
     pub(super) role: watch::Receiver<Role>,
     /// Calls at the same time.
@@ -95,12 +66,18 @@ pub(super) struct Keeper<W> {
     had_one: bool,
     was_allowed: bool,
     check_storage: bool,
+    /// When people were last told of a failure of each class.
+    told: BTreeMap<&'static str, Timestamp>,
 }
 
-impl Default for Standing {
-    fn default() -> Self {
-        Self { phase: Phase::Starting, certificate: None, record: Record::default(), attempts: 0 }
-    }
+/// When the first attempts come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Each name at a time of its own, within half a minute, and no earlier than an earlier process wanted.
+    #[default]
+    Spread,
+    /// At once, except for names that failed in an earlier process, which wait as long as it wanted.
+    Now,
 }
 
 impl<W: World> Keeper<W> {
@@ -125,26 +102,48 @@ impl<W: World> Keeper<W> {
             had_one: false,
             was_allowed: false,
             check_storage: true,
+            told: BTreeMap::new(),
         }
     }
 
     /// Never ends.
     pub(super) async fn keep_fresh(mut self) {
         self.resume().await;
+        let mut role = self.shared.role.clone();
         loop {
             self.wait_for_role().await;
-            self.wait_for_name().await;
-            if !self.wait_until_due().await {
-                continue;
+            // Whoever is not responsible any more stops in the middle: an order is aborted, and what would have come
+            // of it is not written.
+            tokio::select! {
+                biased;
+                () = until_reader(&mut role) => {}
+                () = self.turn() => {}
             }
-            if self.check_storage {
-                self.wait_for_storage().await;
-            }
-            if !self.is_affordable() {
-                continue;
-            }
-            self.attempt().await;
         }
+    }
+
+    /// Waits until it is due and possible, and asks once.
+    async fn turn(&mut self) {
+        self.wait_for_name().await;
+        if !self.wait_until_due().await {
+            return;
+        }
+        if self.check_storage {
+            self.wait_for_storage().await;
+        }
+        if !self.is_affordable() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        // Nobody closes the semaphore.
+        let _permit = shared.calls.acquire().await;
+        if let Err(taken) = shared.world.claim(&self.name).await {
+            tracing::info!(domain = %self.name, %taken, "no certificate is asked for yet");
+            self.due = taken.until;
+            self.say(Phase::Taken(taken.until));
+            return;
+        }
+        self.attempt().await;
     }
 
     /// Goes on where an earlier process stopped.
@@ -153,10 +152,15 @@ impl<W: World> Keeper<W> {
         let now = self.shared.world.now();
         self.schedule = Schedule::resumed(self.shared.growth, record.failures);
         self.had_one = record.failures == 0 && record.next_attempt.is_some();
-        let first = later(now, start_delay(self.shared.world.chance()));
+        let first = match self.shared.start {
+            Start::Spread => later(now, start_delay(self.shared.world.chance())),
+            Start::Now => now,
+        };
         // No delay is longer than a week: what lies further ahead is of a clock that was wrong.
         let week = later(now, Duration::from_secs(8 * 86_400));
-        self.due = record.next_attempt.filter(|at| *at < week).map_or(first, |at| at.max(first));
+        let wanted =
+            record.next_attempt.filter(|at| *at < week && (self.shared.start == Start::Spread || record.failures > 0));
+        self.due = wanted.map_or(first, |at| at.max(first));
         self.standing.send_modify(|standing| standing.record = record);
     }
 
@@ -203,6 +207,9 @@ impl<W: World> Keeper<W> {
             let left = Duration::try_from(self.due.duration_since(self.shared.world.now())).unwrap_or_default();
             if left.is_zero() {
                 return true;
+            }
+            if self.standing.borrow().phase == Phase::Starting {
+                self.say(Phase::Waiting(self.due));
             }
             tokio::select! {
                 biased;
@@ -252,7 +259,6 @@ impl<W: World> Keeper<W> {
 
     async fn attempt(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let permit = shared.calls.acquire().await;
         let now = shared.world.now();
         if SANE.parse().is_ok_and(|sane: Timestamp| now < sane) {
             tracing::error!(domain = %self.name, %now, "the clock is wrong, so no certificate is asked for");
@@ -263,7 +269,6 @@ impl<W: World> Keeper<W> {
             .send_modify(|standing| (standing.phase, standing.attempts) = (Phase::Asking, standing.attempts + 1));
         let min_validity = self.schedule.min_validity(self.known.as_ref().map(|(_, period)| *period), now);
         let answer = shared.world.certificate(&self.name, min_validity, ATTEMPT).await;
-        drop(permit);
         let now = shared.world.now();
         let result = match answer {
             Ok(chain) => Certificate::read(&chain).map_err(|error| Failure::unexpected(&error)),
@@ -291,6 +296,14 @@ impl<W: World> Keeper<W> {
                 not_after = %certificate.period.not_after, renewed = before.is_some(), "there is a certificate"
             );
         }
+        if ordered {
+            let reason = if self.had_one { "CertRenewed" } else { "CertIssued" };
+            let message = format!(
+                "certificate {} of {}, until {}",
+                certificate.serial, certificate.issuer, certificate.period.not_after
+            );
+            shared.world.tell(&self.name, News { is_bad: false, reason, message }).await;
+        }
         self.had_one = true;
         let (freshness, next) = self.schedule.succeeded(certificate.period, now, shared.world.chance());
         let Next::After(wait) = next else { return };
@@ -301,7 +314,9 @@ impl<W: World> Keeper<W> {
             Freshness::Fresh => Phase::Waiting(self.due),
             Freshness::Pending => Phase::RenewalPending(self.due),
         };
+        let result = if ordered { AttemptResult::OK } else { AttemptResult::UNCHANGED };
         self.standing.send_modify(|standing| {
+            *standing.results.entry(result).or_default() += 1;
             (standing.phase, standing.certificate, standing.record) = (phase, Some(certificate), record);
         });
     }
@@ -329,12 +344,27 @@ impl<W: World> Keeper<W> {
         let record = Record::failed(self.schedule.failures(), self.due, failure.class, &failure.text);
         shared.world.save(&self.name, &record).await;
         let phase = if next == Next::WaitForName { Phase::NotAllowed } else { Phase::Waiting(self.due) };
-        self.standing.send_modify(|standing| (standing.phase, standing.record) = (phase, record));
+        self.standing.send_modify(|standing| {
+            *standing.results.entry(failure.class.into()).or_default() += 1;
+            (standing.phase, standing.record) = (phase, record);
+        });
+        self.tell_failure(failure, now).await;
         if next == Next::WaitForRole {
             self.say(Phase::NotWriter);
             // The daemon knows better than we do; it takes a change to try again.
             let _ = self.role.changed().await;
         }
+    }
+
+    /// At most once an hour for each class: what a person reads must not be what one has to search.
+    async fn tell_failure(&mut self, failure: &Failure, now: Timestamp) {
+        let class = failure.class.as_str();
+        if self.told.get(class).is_some_and(|at| later(*at, TOLD_AGAIN) > now) || failure.class == Class::Transient {
+            return;
+        }
+        self.told.insert(class, now);
+        let message = format!("{class}: {}", failure.text);
+        self.shared.world.tell(&self.name, News { is_bad: true, reason: "CertFailed", message }).await;
     }
 
     fn say(&self, phase: Phase) {
@@ -351,10 +381,17 @@ impl<W: World> Keeper<W> {
             ledger.add(entry);
             ledger.clone()
         });
-        self.shared.world.save_ledger(&ledger).await;
+        self.shared.world.save_ledger(&self.name, &ledger).await;
     }
 
     fn ledger<T>(&self, act: impl FnOnce(&mut Ledger) -> T) -> T {
         act(&mut self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Never, when nobody can change it any more.
+async fn until_reader(role: &mut watch::Receiver<Role>) {
+    if role.wait_for(|role| *role == Role::Reader).await.is_err() {
+        std::future::pending().await
     }
 }

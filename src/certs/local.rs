@@ -129,7 +129,7 @@ impl World for LocalWorld {
         self.memory().ledger
     }
 
-    async fn save_ledger(&self, ledger: &Ledger) {
+    async fn save_ledger(&self, _: &Name, ledger: &Ledger) {
         self.change(|memory| memory.ledger.merge(ledger.clone()));
     }
 }

@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Ledger;
-use super::keep::{Keeper, Shared, Standing};
+use super::keep::{Keeper, Shared, Start};
 use super::names::{self, Name, NoConfig, Node, TooMany, Warning};
 use super::schedule::Growth;
+use super::standing::{Phase, Standing};
 use super::world::{Allowed, Role, World};
 
 /// Calls at the same time, where the daemon has a lock for each name (1.102 and newer).
@@ -26,6 +27,8 @@ pub const CONCURRENT: usize = 4;
 pub struct Options {
     /// How delays grow.
     pub growth: Growth,
+    /// When the first attempts come.
+    pub start: Start,
     /// Calls at the same time: [`CONCURRENT`], or 1 for an older daemon, whose own queue would eat the time limit.
     pub concurrent: usize,
     /// Whether names of the node itself count.
@@ -76,7 +79,8 @@ impl<W: World> Loops<W> {
     ) -> Self {
         let ledger = world.load_ledger().await;
         let calls = Semaphore::new(options.concurrent.max(1));
-        let shared = Shared { world, growth: options.growth, allowed, role, calls, ledger: StdMutex::new(ledger) };
+        let Options { growth, start, .. } = options;
+        let shared = Shared { world, growth, start, allowed, role, calls, ledger: StdMutex::new(ledger) };
         Self { shared: Arc::new(shared), node: options.node, stop, inner: Mutex::default() }
     }
 
@@ -130,6 +134,18 @@ impl<W: World> Loops<W> {
         Live { stop, wake, standing }
     }
 
+    /// Ends all loops, and gives up what they had claimed.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        let mut inner = self.inner.lock().await;
+        while inner.tasks.join_next().await.is_some() {}
+        for (name, live) in std::mem::take(&mut inner.live) {
+            if live.standing.borrow().phase == Phase::Asking {
+                self.shared.world.give_up(&name).await;
+            }
+        }
+    }
+
     /// How many there are.
     pub async fn live(&self) -> usize {
         self.inner.lock().await.live.len()
@@ -158,6 +174,11 @@ impl<W: World> Loops<W> {
         if let Some(live) = self.inner.lock().await.live.get(name) {
             live.wake.notify_one();
         }
+    }
+
+    /// What they work in.
+    pub fn world(&self) -> &W {
+        &self.shared.world
     }
 
     /// The orders of late.

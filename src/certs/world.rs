@@ -14,6 +14,27 @@ use super::names::Name;
 use super::record::Record;
 use crate::localapi::Error;
 
+/// Somebody else is ordering a certificate for the name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{holder} is ordering it; its claim ends {until}")]
+pub struct Taken {
+    /// Who.
+    pub holder: String,
+    /// When that does not count any more.
+    pub until: Timestamp,
+}
+
+/// Something that people who look at the certificate's Secret should see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Whether somebody should look.
+    pub is_bad: bool,
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
 /// Why nothing can be stored for a name, so that no authority should be asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -68,8 +89,28 @@ pub trait World: Send + Sync + 'static {
     /// The orders of late.
     fn load_ledger(&self) -> impl Future<Output = Ledger> + Send;
 
-    /// Keeps them.
-    fn save_ledger(&self, ledger: &Ledger) -> impl Future<Output = ()> + Send;
+    /// Keeps them, after one for `name`.
+    fn save_ledger(&self, name: &Name, ledger: &Ledger) -> impl Future<Output = ()> + Send;
+
+    /// Claims the next order for `name`, where several may want it; [`save`](Self::save) gives it up.
+    fn claim(&self, _name: &Name) -> impl Future<Output = Result<(), Taken>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Gives up a claim whose order was abandoned.
+    fn give_up(&self, _name: &Name) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// Of `names`, those whose certificate is gone from where it was stored, as far as that can be seen.
+    fn emptied(&self, _names: &BTreeSet<Name>) -> impl Future<Output = Vec<Name>> + Send {
+        async { Vec::new() }
+    }
+
+    /// Tells people.
+    fn tell(&self, _name: &Name, _news: News) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 impl Allowed {

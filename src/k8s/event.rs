@@ -1,6 +1,6 @@
-//! Events on our Pod: best effort, in the shape that upstream's state store uses.
+//! Events on our Pod, or on a Secret: best effort, in the shape that upstream's state store uses.
 //!
-//! One Event per Pod and reason; a repeated one only counts up. Follows `kube/kubeclient/client.go` (`Event`).
+//! One Event per object and reason; a repeated one counts up and tells the newest message. Follows `kube/kubeclient/client.go` (`Event`).
 
 use serde_json::{Value, json};
 
@@ -37,6 +37,13 @@ pub struct PodEvent {
     pub message: String,
 }
 
+/// The object that an Event is about.
+struct Involved<'a> {
+    kind: &'static str,
+    name: &'a str,
+    uid: &'a str,
+}
+
 impl EventKind {
     fn as_str(self) -> &'static str {
         match self {
@@ -52,7 +59,19 @@ impl Cluster {
     /// # Errors
     /// Any; the caller logs it at most, an Event is never worth more.
     pub async fn emit_event(&self, pod: &PodRef, event: &PodEvent) -> Result<(), Error> {
-        let name = event_name(pod, event);
+        self.emit(&Involved { kind: "Pod", name: &pod.name, uid: &pod.uid }, event).await
+    }
+
+    /// The same on the Secret `name`.
+    ///
+    /// # Errors
+    /// As [`Self::emit_event`].
+    pub async fn emit_secret_event(&self, name: &str, uid: &str, event: &PodEvent) -> Result<(), Error> {
+        self.emit(&Involved { kind: "Secret", name, uid }, event).await
+    }
+
+    async fn emit(&self, object: &Involved<'_>, event: &PodEvent) -> Result<(), Error> {
+        let name = event_name(object, event);
         let events = format!("/api/v1/namespaces/{}/events", encoded(self.namespace()));
         let one = format!("{events}/{}", encoded(&name));
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
@@ -70,9 +89,9 @@ impl Cluster {
             Err(error) => return Err(error),
         };
         let write = if let Some(count) = existing {
-            call(Verb::Patch, &one, Some((JSON_PATCH, repeated(count, &now))))
+            call(Verb::Patch, &one, Some((JSON_PATCH, repeated(count, &now, &event.message))))
         } else {
-            let body = first(self.namespace(), self.inner.component, pod, event, &now);
+            let body = first(self.namespace(), self.inner.component, object, event, &now);
             call(Verb::Create, &events, Some((JSON, body)))
         };
         self.call(&write).await?;
@@ -80,8 +99,8 @@ impl Cluster {
     }
 }
 
-fn event_name(pod: &PodRef, event: &PodEvent) -> String {
-    format!("{}.{}.{}", pod.name, pod.uid, event.reason.to_lowercase())
+fn event_name(object: &Involved<'_>, event: &PodEvent) -> String {
+    format!("{}.{}.{}", object.name, object.uid, event.reason.to_lowercase())
 }
 
 fn count(event: &[u8]) -> i64 {
@@ -89,24 +108,25 @@ fn count(event: &[u8]) -> i64 {
     event.get("count").and_then(Value::as_i64).unwrap_or(0)
 }
 
-fn repeated(count: i64, now: &str) -> Value {
+fn repeated(count: i64, now: &str, message: &str) -> Value {
     json!([
         { "op": "replace", "path": "/count", "value": count.saturating_add(1) },
         { "op": "replace", "path": "/lastTimestamp", "value": now },
+        { "op": "replace", "path": "/message", "value": message },
     ])
 }
 
-fn first(namespace: &str, component: &str, pod: &PodRef, event: &PodEvent, now: &str) -> Value {
+fn first(namespace: &str, component: &str, object: &Involved<'_>, event: &PodEvent, now: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": { "name": event_name(pod, event), "namespace": namespace },
+        "metadata": { "name": event_name(object, event), "namespace": namespace },
         "type": event.kind.as_str(),
         "reason": event.reason,
         "message": event.message,
         "source": { "component": component },
         "involvedObject": {
-            "apiVersion": "v1", "kind": "Pod", "name": pod.name, "namespace": namespace, "uid": pod.uid,
+            "apiVersion": "v1", "kind": object.kind, "name": object.name, "namespace": namespace, "uid": object.uid,
         },
         "firstTimestamp": now,
         "lastTimestamp": now,
@@ -120,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_event_has_the_shape_of_upstreams() {
-        let pod = PodRef { name: "ts-0".to_owned(), uid: "u1".to_owned() };
+        let pod = Involved { kind: "Pod", name: "ts-0", uid: "u1" };
         let event = PodEvent { kind: EventKind::Warning, reason: "AuthKeyExpired".to_owned(), message: "m".to_owned() };
         let made = first("ns", "boot", &pod, &event, "2026-01-01T00:00:00Z");
         assert_eq!(made["metadata"]["name"], "ts-0.u1.authkeyexpired");
@@ -137,6 +157,6 @@ mod tests {
     fn a_repeated_event_counts_up() {
         assert_eq!(count(br#"{"count":4}"#), 4);
         assert_eq!(count(b"{}"), 0);
-        assert_eq!(repeated(4, "t")[0], json!({"op": "replace", "path": "/count", "value": 5}));
+        assert_eq!(repeated(4, "t", "m")[0], json!({"op": "replace", "path": "/count", "value": 5}));
     }
 }

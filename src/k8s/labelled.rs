@@ -1,4 +1,8 @@
-//! The Secrets that have certain labels, with everything that is known of them.
+//! The Secrets that have certain labels, with everything that is known of them; and their annotations.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
 
 use super::error::{Error, Resource, Verb};
 use super::request::{Call, Replay};
@@ -7,6 +11,7 @@ use super::{Cluster, encoded, wire};
 
 /// Certificates, their keys and who wrote them are some 20 KiB each, and an answer has at most 8 MiB.
 const PAGE: u32 = 100;
+const MERGE: &str = "application/merge-patch+json";
 
 impl Cluster {
     /// All Secrets of the namespace that `selector` selects (`key=value,...`), by name.
@@ -34,5 +39,24 @@ impl Cluster {
                 None => return Ok(secrets),
             }
         }
+    }
+
+    /// Sets annotations of the Secret `name`; `None` removes one. With a `version`, only if that is the present one.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it is not.
+    pub async fn annotate_secret(
+        &self,
+        name: &str,
+        annotations: &BTreeMap<&str, Option<String>>,
+        version: Option<&str>,
+    ) -> Result<(), Error> {
+        let mut metadata = json!({ "annotations": annotations });
+        if let Some(version) = version {
+            metadata["resourceVersion"] = version.into();
+        }
+        let replay = if version.is_some() { Replay::Unsent } else { Replay::Safe };
+        let body = json!({ "metadata": metadata });
+        self.write(&self.on_secret(Verb::Patch, name, "?fieldManager=tailpod", Some((MERGE, body)), replay)).await
     }
 }

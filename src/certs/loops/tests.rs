@@ -14,10 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::budget::{Kind, Ledger};
 use super::super::failure::Class;
-use super::super::keep::Phase;
 use super::super::record::Record;
 use super::super::schedule::later;
-use super::super::world::Blocked;
+use super::super::world::{Blocked, News, Taken};
 use super::*;
 use crate::localapi::{Error, ErrorKind};
 
@@ -62,6 +61,9 @@ struct State {
     blocked: BTreeSet<String>,
     records: BTreeMap<String, Record>,
     ledger: Ledger,
+    told: Vec<News>,
+    taken: Option<Taken>,
+    given_up: Vec<String>,
 }
 
 /// Notices that a call was dropped.
@@ -193,8 +195,21 @@ impl World for Fake {
         self.state().ledger.clone()
     }
 
-    async fn save_ledger(&self, ledger: &Ledger) {
+    async fn save_ledger(&self, _: &Name, ledger: &Ledger) {
         self.state().ledger = ledger.clone();
+    }
+
+    async fn claim(&self, _: &Name) -> Result<(), Taken> {
+        let now = self.now();
+        self.state().taken.clone().filter(|taken| now < taken.until).map_or(Ok(()), Err)
+    }
+
+    async fn give_up(&self, name: &Name) {
+        self.state().given_up.push(name.to_string());
+    }
+
+    async fn tell(&self, _: &Name, news: News) {
+        self.state().told.push(news);
     }
 }
 
@@ -214,7 +229,7 @@ impl Scene {
     async fn new(fake: Fake, growth: Growth) -> Self {
         let (allowed, allowed_seen) = watch::channel(Allowed::Unusable);
         let (role, role_seen) = watch::channel(Role::Writer);
-        let options = Options { growth, concurrent: CONCURRENT, node: Node::Leave };
+        let options = Options { growth, start: Start::Spread, concurrent: CONCURRENT, node: Node::Leave };
         let loops = Loops::new(fake.clone(), options, allowed_seen, role_seen, CancellationToken::new()).await;
         Self { fake, loops, allowed, role }
     }
@@ -509,3 +524,5 @@ async fn ninety_days_of_a_healthy_name() {
     assert!(scene.fake.state().certificates[A].1 > later(scene.fake.now(), 20 * DAY));
     assert!(scene.fake.state().calls.iter().all(|(.., min_validity)| min_validity.is_zero()), "never forced");
 }
+
+mod replicas;
