@@ -37,7 +37,7 @@ complete -c tailpod -n "__fish_tailpod_needs_command" -s h -l help -d 'Print hel
 complete -c tailpod -n "__fish_tailpod_needs_command" -s V -l version -d 'Print version'
 complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "boot" -d 'Bring a node up and keep it up (containerboot)'
 complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "proxy" -d 'Proxy the Kubernetes API over the tailnet (k8s-proxy)'
-complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "certs" -d 'Keep TLS certificates fresh and share them between replicas (not built yet)'
+complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "certs" -d 'Keep TLS certificates fresh and share them between replicas'
 complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "authkey" -d 'Request, wait for and clear auth keys'
 complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "secret" -d 'Look at the state Secret and mend it'
 complete -c tailpod -n "__fish_tailpod_needs_command" -f -a "doctor" -d 'Find out why a node is not up'
@@ -146,15 +146,32 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_s
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from classify" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from classify" -s v -l verbose -d 'Say more; twice: everything'
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from classify" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Even through a pipe'
 never\t'Never'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
 json\t'One JSON object per line'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -l json -d 'Print results as JSON'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -s v -l verbose -d 'Say more; twice: everything'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -f -a "watch" -d 'Follow a serve config file: keep its certificates fresh, and have it served if asked to'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l serve-config -d 'The file; or the config itself, when it begins with `{`' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l cert-domain -d 'Stands for `${TS_CERT_DOMAIN}`, instead of the node\'s first certificate domain' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l state-dir -d 'Where to remember attempts, so that a restart does not begin anew' -r -f -a "(__fish_complete_directories)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l socket -d 'tailscaled\'s socket; by default TS_SOCKET' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l apply -d 'Have tailscaled serve it'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l include-node -d 'Count the names of the node itself, not only those of its Services; tailscaled 1.100 and newer keeps those fresh'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l strict -d 'End with the first file that cannot be read or applied'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
 complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -l context -d 'Context of the kubeconfig, if not the current one' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand authkey; and not __fish_seen_subcommand_from request wait clear" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r

@@ -96,6 +96,23 @@ impl Tasks {
         self.running.push(Running { id: abort.id(), name: name.into(), stop, abort });
     }
 
+    /// Starts a task that cannot fail: it ends only when it is told to.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn keep<Fut>(&mut self, name: impl Into<Cow<'static, str>>, task: impl FnOnce(CancellationToken) -> Fut)
+    where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.spawn(name, |stop| {
+            let task = task(stop);
+            async move {
+                task.await;
+                Ok::<(), std::convert::Infallible>(())
+            }
+        });
+    }
+
     /// How many have not been reported as ended.
     pub fn len(&self) -> usize {
         self.running.len()

@@ -6,6 +6,7 @@
 
 pub mod authkey;
 pub mod boot;
+pub mod certs;
 pub mod complete;
 pub mod doctor;
 pub mod generate;
@@ -16,26 +17,12 @@ pub mod proxy;
 pub mod sandbox;
 pub mod secret;
 
-use anyhow::anyhow;
+use std::path::PathBuf;
 
-use crate::cli::exit::ExitStatus;
-use crate::cli::report::Advise;
+use crate::settings::{Vars, vars};
 
-/// The arguments of an applet that is not built yet: any, all ignored.
-#[derive(Debug, clap::Args)]
-pub struct Unbuilt {
-    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    not_built_yet: Vec<std::ffi::OsString>,
-}
-
-impl Unbuilt {
-    /// Whether `applet` is one.
-    pub fn marks(applet: &clap::Command) -> bool {
-        applet.get_arguments().any(|argument| argument.get_id() == "not_built_yet")
-    }
-
-    /// Says so.
-    pub fn run(self, applet: &str) -> anyhow::Result<ExitStatus> {
-        Err(anyhow!("`{applet}` is not built yet in this version").exit_with(ExitStatus::Usage))
-    }
+/// tailscaled's socket, where no flag says it: `TS_SOCKET`.
+fn socket(vars: &dyn Vars) -> PathBuf {
+    let set = vars.get(vars::TS_SOCKET.name).ok().flatten().filter(|path| !path.is_empty());
+    PathBuf::from(set.unwrap_or_else(|| vars::TS_SOCKET.default.to_owned()))
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 use clap::{ValueEnum, ValueHint};
 
+use crate::applet::socket;
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
@@ -21,7 +22,7 @@ use crate::localapi::LocalApi;
 use crate::proxy::beside::{self, Beside};
 use crate::proxy::config::{Flags, ServiceName};
 use crate::proxy::{At, Client, Listen, Mode, ServerTiming, Tls, UnrecordedStreams};
-use crate::settings::{ProcessEnv, Vars, proxy, vars};
+use crate::settings::{ProcessEnv, proxy};
 use crate::shutdown::{self, Signals};
 
 /// Where tailscaled hands over what arrives for the API.
@@ -265,9 +266,4 @@ impl From<ModeArg> for Mode {
 
 fn usage(what: &str) -> anyhow::Error {
     anyhow!("{what}").exit_with(ExitStatus::Usage)
-}
-
-fn socket(vars: &dyn Vars) -> PathBuf {
-    let set = vars.get(vars::TS_SOCKET.name).ok().flatten().filter(|path| !path.is_empty());
-    PathBuf::from(set.unwrap_or_else(|| vars::TS_SOCKET.default.to_owned()))
 }

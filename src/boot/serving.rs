@@ -1,14 +1,12 @@
 //! What a node that is up serves and advertises: the tasks behind it, and what is known of them (boot.md 7.2, 7.4).
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use super::chain;
 use super::context::Context;
@@ -115,10 +113,10 @@ impl Serving {
                 daemon: self.daemon.subscribe(),
                 standing: self.standing.clone(),
             };
-            forever(tasks, "serve config", |stop| follower.run(stop));
+            tasks.keep("serve config", |stop| follower.run(stop));
             let (standing, strict) = (self.standing.subscribe(), settings.strict);
             let (health, told) = (health.clone(), Told { publisher, events, strict });
-            forever(tasks, "serve config report", |stop| async move {
+            tasks.keep("serve config report", |stop| async move {
                 stop.run_until_cancelled(report(standing, health, told)).await;
             });
         }
@@ -134,9 +132,9 @@ impl Serving {
                 ours: self.ours.clone(),
                 problem: self.unadvertised.clone(),
             };
-            forever(tasks, "services", |stop| advertiser.run(stop));
+            tasks.keep("services", |stop| advertiser.run(stop));
             let mut problem = self.unadvertised.subscribe();
-            forever(tasks, "services report", |stop| async move {
+            tasks.keep("services report", |stop| async move {
                 let report = async {
                     while problem.changed().await.is_ok() {
                         health.report("services", Weight::Degrading, problem.borrow_and_update().clone());
@@ -236,18 +234,4 @@ async fn report(mut standing: watch::Receiver<Standing>, health: HealthHandle, t
             return;
         }
     }
-}
-
-/// A task that ends only when it is told to.
-fn forever<F>(tasks: &mut Tasks, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    tasks.spawn(name, |stop| {
-        let task = task(stop);
-        async move {
-            task.await;
-            Ok::<(), Infallible>(())
-        }
-    });
 }

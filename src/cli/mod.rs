@@ -103,7 +103,7 @@ pub enum Applet {
     /// Proxy the Kubernetes API over the tailnet (k8s-proxy)
     Proxy(applet::proxy::Args),
     /// Keep TLS certificates fresh and share them between replicas
-    Certs(Unbuilt),
+    Certs(applet::certs::Args),
     /// Request, wait for and clear auth keys
     Authkey(applet::authkey::Args),
     /// Look at the state Secret and mend it
@@ -195,7 +195,7 @@ fn dispatch(cli: Cli, invocation: &Invocation, out: &Output) -> anyhow::Result<E
     match applet {
         Applet::Boot(args) => block_on(applet::boot::run(args, invocation, out)),
         Applet::Proxy(args) => block_on_two(applet::proxy::run(args, invocation, out)),
-        Applet::Certs(applet) => applet.run("certs"),
+        Applet::Certs(args) => block_on(applet::certs::run(args, out)),
         Applet::Authkey(args) => block_on(applet::authkey::run(args, out)),
         Applet::Secret(args) => block_on(applet::secret::run(args, out)),
         Applet::Doctor(args) => block_on(applet::doctor::run(&args, out)),

@@ -174,6 +174,24 @@ async fn s50_an_odd_file_is_spoken_of_and_the_old_config_stays() {
     boot.stops().await;
 }
 
+/// As the kubelet mounts a ConfigMap: a new version is a link that is swapped.
+#[tokio::test]
+async fn s50_a_swapped_config_map_is_seen() {
+    let scene = Scene::new().await;
+    let volume = scene.sandbox.pod().volume("etc/serve");
+    volume.set(&[("config.json", &http(80).to_string())]).unwrap();
+    let scene = scene.with("TS_SERVE_CONFIG", volume.path().join("config.json"));
+    let boot = scene.boot();
+    scene.notify(running()).await;
+    scene.daemon().await_count(POST, 2, SOON).await.unwrap_or_else(|error| panic!("{error}\n{}", boot.text()));
+    for port in [81, 82] {
+        volume.set(&[("config.json", &http(port).to_string())]).unwrap();
+        let swapped = |call: &Call| call.json == Some(http(port));
+        scene.daemon().await_call(SOON, swapped).await.unwrap_or_else(|error| panic!("{error}\n{}", boot.text()));
+    }
+    boot.stops().await;
+}
+
 #[tokio::test]
 async fn s50_strict_tailpod_ends_with_a_broken_file() {
     let stage = Stage::new(Scene::new().await.with("TAILPOD_STRICT", "true"), Some("{"));

@@ -1,0 +1,225 @@
+//! `tailpod certs watch`: what boot does with `TS_SERVE_CONFIG`, for a tailscaled that somebody else keeps.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use clap::ValueHint;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::applet::socket;
+use crate::causes::chain;
+use crate::certs::allowed::{Told, keep_told};
+use crate::certs::local::{self, LocalWorld};
+use crate::certs::loops::{CONCURRENT, Loops, Options};
+use crate::certs::names::{Name, Node};
+use crate::certs::schedule::Growth;
+use crate::certs::world::{Allowed, Role};
+use crate::cli::exit::ExitStatus;
+use crate::cli::output::Output;
+use crate::cli::report::Advise;
+use crate::localapi::{LocalApi, Peers};
+use crate::serve::document::NodeFacts;
+use crate::serve::follow::{Delivery, Follower, Good, Leftovers, Problem, Source, Standing};
+use crate::settings::ProcessEnv;
+use crate::shutdown::{Signals, Tasks};
+
+/// For the tasks to end.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Which file, and what about it.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Follow a serve config file: keep its certificates fresh, and have it served if asked to.\n\n\
+        Reads the file strictly, in tailscaled's own format or in the documented one for Services, again with each \
+        change; a bad edit keeps the last good config. Without `--apply` what tailscaled serves stays as it is. Says on \
+        stdout what becomes of each change, and ends with 0 when it is stopped.",
+    after_long_help = "\
+Examples:
+  tailpod certs watch --serve-config config.json           Keep the certificates of its Services fresh
+  tailpod certs watch --serve-config config.json --apply   Have tailscaled serve it, too
+  tailpod certs watch --serve-config config.json --json    One object for each change"
+)]
+pub(super) struct Args {
+    /// The file; or the config itself, when it begins with `{`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    serve_config: String,
+
+    /// Have tailscaled serve it
+    #[arg(long)]
+    apply: bool,
+
+    /// Stands for `${TS_CERT_DOMAIN}`, instead of the node's first certificate domain
+    #[arg(long, value_name = "NAME")]
+    cert_domain: Option<String>,
+
+    /// Count the names of the node itself, not only those of its Services; tailscaled 1.100 and newer keeps those fresh
+    #[arg(long)]
+    include_node: bool,
+
+    /// End with the first file that cannot be read or applied
+    #[arg(long)]
+    strict: bool,
+
+    /// Where to remember attempts, so that a restart does not begin anew
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    state_dir: Option<PathBuf>,
+
+    /// tailscaled's socket; by default TS_SOCKET
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    socket: Option<PathBuf>,
+}
+
+/// What became of a change.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
+enum Event<'a> {
+    /// The file is good.
+    Config { applied: bool, cert_domain: Option<&'a str>, names: &'a [String] },
+    /// It will be, when the tailnet allows it.
+    Held { reason: &'a str },
+    /// It is not, and the last good one stays.
+    Problem { reason: &'a str },
+}
+
+/// Follows until a signal.
+pub(super) async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
+    if let Some(name) = &args.cert_domain {
+        Name::parse(name).map_err(|error| anyhow!(error).exit_with(ExitStatus::Usage))?;
+    }
+    let api = LocalApi::new(&args.socket.clone().unwrap_or_else(|| socket(&ProcessEnv::capture())));
+    let mut signals = Signals::install().context("cannot watch for signals")?;
+    if let Err(error) = api.status(Peers::Omit).await {
+        out.warning(format!("tailscaled does not answer yet: {}", chain(&error)));
+    }
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks::new(stop.clone());
+    let (allowed, allowed_seen) = watch::channel(Allowed::default());
+    let (facts, facts_seen) = watch::channel(NodeFacts::default());
+    tasks.keep("node", |stop| keep_told(api.clone(), Told { allowed, facts }, stop));
+    let facts = match args.cert_domain.clone() {
+        Some(domain) => overridden(&mut tasks, facts_seen, domain),
+        None => facts_seen,
+    };
+    let (standing, mut standing_seen) = watch::channel(Standing::default());
+    // Who restarts the daemon is not known here; what it forgot is found out with the next edit.
+    let (_daemon, daemon) = watch::channel(0);
+    let follower = Follower {
+        api: api.clone(),
+        source: Source::parse(&args.serve_config),
+        delivery: if args.apply { Delivery::Apply } else { Delivery::Watch },
+        leftovers: Leftovers::Compare,
+        facts,
+        daemon,
+        standing,
+    };
+    tasks.keep("serve config", |stop| follower.run(stop));
+    let (_role, role) = watch::channel(Role::Writer);
+    let options = Options {
+        growth: Growth::default(),
+        concurrent: CONCURRENT,
+        node: if args.include_node { Node::Include } else { Node::Leave },
+    };
+    let world = LocalWorld::new(api, args.state_dir.as_ref().map(|dir| dir.join(local::FILE)));
+    let loops = Loops::new(world, options, allowed_seen, role, stop.clone()).await;
+    let mut told = Shown { good: None, problem: None };
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            _ = signals.next() => break Ok(ExitStatus::Done),
+            ended = tasks.next_ended() => break Err(anyhow!("{ended}")),
+            Ok(()) = standing_seen.changed() => {
+                let standing = standing_seen.borrow_and_update().clone();
+                if let Some(status) = told.show(&standing, &args, &loops, out).await? {
+                    break Ok(status);
+                }
+            }
+        }
+    };
+    tasks.stop(SETTLE).await;
+    outcome
+}
+
+/// What was said last.
+struct Shown {
+    good: Option<Good>,
+    problem: Option<String>,
+}
+
+impl Shown {
+    /// Says what is new, and keeps the certificates of a new config; the exit status when that is the end.
+    async fn show(
+        &mut self,
+        standing: &Standing,
+        args: &Args,
+        loops: &Loops<LocalWorld>,
+        out: &Output,
+    ) -> anyhow::Result<Option<ExitStatus>> {
+        if let Some(good) = standing.good.as_ref().filter(|good| self.good.as_ref() != Some(good)) {
+            self.good = Some(good.clone());
+            match loops.ensure(&good.config).await {
+                Ok(warnings) => {
+                    for warning in &warnings {
+                        let service = warning.service.as_deref().map(|name| format!("{name}: ")).unwrap_or_default();
+                        out.warning(format!("{service}{}", warning.reason));
+                    }
+                    if args.strict && warnings.iter().any(|warning| warning.is_loss) {
+                        return Ok(Some(ExitStatus::Failed));
+                    }
+                }
+                Err(error) => return Err(anyhow!(error).context("the certificates of the serve config are not kept")),
+            }
+            let names: Vec<String> = loops.standings().await.iter().map(|(name, _)| name.to_string()).collect();
+            let cert_domain = good.cert_domain.as_deref();
+            say(out, &Event::Config { applied: args.apply, cert_domain, names: &names })?;
+        }
+        let problem = standing.problem.as_deref();
+        let text = problem.map(|problem| chain(problem));
+        if self.problem != text {
+            self.problem.clone_from(&text);
+            match (problem, text.as_deref()) {
+                (Some(Problem::Held(_)), Some(reason)) => say(out, &Event::Held { reason })?,
+                (Some(_), Some(reason)) => {
+                    say(out, &Event::Problem { reason })?;
+                    if args.strict {
+                        return Ok(Some(ExitStatus::Failed));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn say(out: &Output, event: &Event<'_>) -> anyhow::Result<()> {
+    if out.is_json() {
+        return out.json_line(event);
+    }
+    match event {
+        Event::Config { applied, names, .. } => {
+            let verb = if *applied { "applied" } else { "read" };
+            let names = if names.is_empty() { "no names".to_owned() } else { names.join(", ") };
+            out.data(format!("{verb}; certificates are kept for {names}"))
+        }
+        Event::Held { reason } => out.data(format!("waiting: {reason}")),
+        Event::Problem { reason } => out.data(format!("not applied: {reason}")),
+    }
+}
+
+/// The facts with another certificate domain.
+fn overridden(tasks: &mut Tasks, mut facts: watch::Receiver<NodeFacts>, domain: String) -> watch::Receiver<NodeFacts> {
+    let with = move |facts: &NodeFacts| NodeFacts { cert_domain: Some(domain.clone()), ..facts.clone() };
+    let (sender, receiver) = watch::channel(with(&facts.borrow_and_update()));
+    tasks.keep("certificate domain", |stop| async move {
+        let copy = async {
+            while facts.changed().await.is_ok() {
+                sender.send_replace(with(&facts.borrow_and_update()));
+            }
+            std::future::pending::<()>().await;
+        };
+        stop.run_until_cancelled(copy).await;
+    });
+    receiver
+}

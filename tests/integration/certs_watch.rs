@@ -1,0 +1,123 @@
+//! `certs watch`: scenarios 25 and 26 of certs.md, and what the command says.
+
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{Boot, SOON, Scene, running};
+
+const POST: &str = "POST serve-config";
+
+/// A tailscaled that somebody else keeps, and a file beside it.
+struct Stage {
+    scene: Scene,
+    file: PathBuf,
+}
+
+impl Stage {
+    async fn new(text: &str) -> Self {
+        let scene = Scene::new().await;
+        let file = scene.root().join("serve.json");
+        std::fs::write(&file, text).unwrap();
+        Self { scene, file }
+    }
+
+    fn watch(&self, flags: &[&str]) -> Boot {
+        let file = self.file.to_str().unwrap();
+        let socket = self.scene.sandbox.pod().backend();
+        let args = ["certs", "watch", "--serve-config", file, "--socket", socket.to_str().unwrap()];
+        self.scene.start("tailpod", &[&args, flags].concat(), &[])
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(&self.file, text).unwrap();
+    }
+
+    /// Running, with these certificate domains.
+    fn node(&self, cert_domains: &[&str]) {
+        let mut message = running();
+        message["InitialStatus"]["CertDomains"] = json!(cert_domains);
+        self.scene.daemon().notify(message);
+    }
+
+    async fn posts(&self, count: usize) {
+        self.scene.daemon().await_count(POST, count, SOON).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+fn http(port: u16) -> Value {
+    json!({"TCP": {port.to_string(): {"HTTP": true}}})
+}
+
+/// One Service on 443, and nothing else.
+fn shop(host: &str) -> String {
+    json!({"Services": {"svc:shop": {"TCP": {"443": {"HTTPS": true}},
+        "Web": {format!("{host}:443"): {"Handlers": {"/": {"Proxy": "http://localhost:1"}}}}}}})
+    .to_string()
+}
+
+#[tokio::test]
+async fn c25_a_bad_edit_keeps_the_last_good_config() {
+    let stage = Stage::new(&http(80).to_string()).await;
+    stage.node(&[]);
+    let mut watch = stage.watch(&["--apply"]);
+    watch.mentioned("applied; certificates are kept for no names").await;
+    assert_eq!(stage.scene.daemon().serve_config(), http(80));
+    stage.write("{\"TCP\":\n  {\"80\": {\"HTTP\": tru");
+    let line = watch.mentioned("not applied: the serve config is not valid").await;
+    assert!(line.contains("line 2, column 19"), "{line}");
+    assert_eq!(stage.scene.daemon().serve_config(), http(80));
+    stage.write(&http(81).to_string());
+    stage.posts(2).await;
+    assert_eq!(stage.scene.daemon().serve_config(), http(81));
+    watch.signal(Signal::SIGINT);
+    watch.ends(0).await;
+}
+
+#[tokio::test]
+async fn c26_https_is_applied_once_when_the_tailnet_has_it() {
+    let stage = Stage::new(
+        r#"{"TCP": {"443": {"HTTPS": true}}, "Web": {"${TS_CERT_DOMAIN}:443": {"Handlers": {"/": {"Text": "x"}}}}}"#,
+    )
+    .await;
+    stage.node(&[]);
+    let watch = stage.watch(&["--apply", "--json"]);
+    let held = watch.mentioned("\"event\":\"held\",\"reason\":\"the serve config is held back: it names").await;
+    assert!(held.contains("HTTPS is not enabled for this tailnet"), "{held}");
+    assert_eq!(stage.scene.daemon().count(POST), 0);
+    stage.node(&["n.ts.net"]);
+    let good = watch.mentioned("\"event\":\"config\"").await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&good).unwrap(),
+        json!({"event": "config", "applied": true, "certDomain": "n.ts.net", "names": []})
+    );
+    assert!(stage.scene.daemon().serve_config()["Web"]["n.ts.net:443"].is_object());
+    watch.stops().await;
+    assert_eq!(stage.scene.daemon().count(POST), 1);
+}
+
+#[tokio::test]
+async fn without_apply_only_certificates_are_kept() {
+    let stage = Stage::new(&shop("${TS_CERT_DOMAIN}")).await;
+    stage.node(&["shop.test.ts.net"]);
+    let watch = stage.watch(&["--cert-domain", "shop.test.ts.net"]);
+    watch.mentioned("read; certificates are kept for shop.test.ts.net").await;
+    stage.write("{}");
+    watch.mentioned("certificates are kept for no names").await;
+    watch.stops().await;
+    assert_eq!(stage.scene.daemon().count(POST), 0);
+}
+
+#[tokio::test]
+async fn strict_ends_with_the_first_bad_file_and_bad_names_are_usage() {
+    let stage = Stage::new("[]").await;
+    stage.node(&[]);
+    let ended = stage.watch(&["--apply", "--strict"]).ends(1).await;
+    assert!(ended.mentions("a serve config is an object, and this is a list"), "{}", ended.text());
+    stage.write(r#"{"Services": {"svc:a": {"Web": {"foo": {"Handlers": {}}}}}}"#);
+    let ended = stage.watch(&["--strict"]).ends(1).await;
+    assert!(ended.mentions("foo"), "{}", ended.text());
+    let ended = stage.watch(&["--cert-domain", "no dots"]).ends(2).await;
+    assert!(ended.mentions("is no name for a certificate"), "{}", ended.text());
+}
