@@ -1,12 +1,14 @@
 //! How the API server is reached: the names, proxies and trust of a kubeconfig, and what a bad one is told at the start.
 
+use serde_json::json;
 use tailpod::sandbox::tls::{Style, issue};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::upstream::Upstream;
-use super::world::{Client, TOKEN, World};
-use crate::support::Boot;
+use super::world::{Client, TOKEN, World, get};
+use crate::support::{Boot, SOON};
 
 #[tokio::test]
 async fn row_24_the_path_of_the_configured_url_goes_in_front() {
@@ -35,6 +37,59 @@ async fn row_24_the_proxy_of_the_kubeconfig_is_used() {
     let world = World::with(sandbox, upstream, &kubeconfig, &["--proxy-protocol"]).await;
     assert_eq!(world.get("/api").await.status, 200);
     assert_eq!(relaying.len(), 1);
+}
+
+/// What counts is what a peer may do when its request is sent, not when it came.
+#[tokio::test]
+async fn grants_that_change_while_the_api_server_is_being_reached_count() {
+    // Asked for by a request that is refused in any case, so that it says which grants are known.
+    let probe = "GET /api/v1/pods HTTP/1.1\r\nHost: h\r\nAccept: application/json\r\nImpersonate-Group: root\r\n\r\n";
+    let before = json!({"impersonate": {"groups": ["dev"], "allow": ["ops"]}});
+    let added = json!([before, {"impersonate": {"groups": ["added"]}}]);
+    for (after, said, status) in
+        [(json!([{"enforceRecorder": true}]), "must be recorded", 403), (added, "2 rules", 200)]
+    {
+        let (sandbox, upstream) = World::parts().await;
+        let gate = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", gate.local_addr().unwrap());
+        let kubeconfig = upstream.kubeconfig("", TOKEN).replace("server: ", &format!("proxy-url: \"{url}\", server: "));
+        let target = upstream.addr();
+        let world = World::with(sandbox, upstream, &kubeconfig, &["--proxy-protocol"]).await;
+        world.grant(&json!([before]));
+        world.daemon().await_watchers(1, SOON).await.unwrap();
+        let mut asking = world.client().await;
+        asking.send(get("/api/v1/pods")).await;
+        // It was judged, and waits for a connection.
+        let mut near = Client::new(gate.accept().await.unwrap().0);
+        near.head().await;
+        world.grant(&after);
+        world.daemon().notify(json!({"PeersChanged": [{"ID": 9}]}));
+        let mut probing = world.client().await;
+        let begun = Instant::now();
+        loop {
+            probing.send(probe).await;
+            let answer = probing.answer().await;
+            answer.is_status(403, "forbidden: ");
+            if answer.text().contains(said) {
+                break;
+            }
+            assert!(begun.elapsed() < SOON, "{}", answer.text());
+        }
+        near.send("HTTP/1.1 200 OK\r\n\r\n").await;
+        let mut relaying = JoinSet::new();
+        relaying.spawn(async move {
+            let mut far = TcpStream::connect(target).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut near.stream, &mut far).await;
+        });
+        let answer = asking.answer().await;
+        if status == 200 {
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(world.upstream.request(0).await.all("impersonate-group"), ["dev", "added"]);
+        } else {
+            answer.is_status(status, "forbidden: api request \"/api/v1/pods\" must be recorded");
+            world.nothing_upstream();
+        }
+    }
 }
 
 #[tokio::test]
