@@ -85,6 +85,7 @@ pub mod sandbox;
 pub mod secret;
 pub mod serve;
 pub mod settings;
+pub mod short;
 pub mod shutdown;
 pub mod spelling;
 pub mod statesecret;

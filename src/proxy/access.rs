@@ -11,6 +11,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use super::grants::{Rule, Rules};
 use super::refusal::{Reason, Refusal};
 use crate::localapi::types::WhoIs;
+use crate::short;
 
 /// Kubernetes' header for the user to act as.
 pub const IMPERSONATE_USER: HeaderName = HeaderName::from_static("impersonate-user");
@@ -120,6 +121,7 @@ pub fn impersonation<'a>(peer: &'a Peer, asked: &HeaderMap) -> Result<Cow<'a, Im
         let text = std::str::from_utf8(value.as_bytes()).ok().filter(|text| !text.is_empty() && may.contains(text));
         let Some(text) = text else {
             let group = String::from_utf8_lossy(value.as_bytes());
+            let group = short::name(&group);
             return Err(Refusal::new(
                 Reason::Group,
                 format!(
@@ -153,7 +155,7 @@ fn granted(node: &str, owner: &Owner, rules: &Rules) -> Result<Impersonation, Re
         Owner::Tags(_) => node,
     };
     if user.starts_with("system:serviceaccount:") {
-        return Err(refused(&format!("the user {user:?} would be a ServiceAccount")));
+        return Err(refused(&format!("the user {:?} would be a ServiceAccount", short::name(user))));
     }
     let user = subject(user)?;
     let mut groups = Vec::new();
@@ -181,7 +183,7 @@ fn add(groups: &mut Vec<Subject>, text: &str) -> Result<(), Refusal> {
 fn subject(text: &str) -> Result<Subject, Refusal> {
     let value =
         HeaderValue::from_bytes(text.as_bytes()).ok().filter(|_| !text.starts_with(BLANK) && !text.ends_with(BLANK));
-    let value = value.ok_or_else(|| refused(&format!("{text:?} does not fit in a header")))?;
+    let value = value.ok_or_else(|| refused(&format!("{:?} does not fit in a header", short::name(text))))?;
     Ok(Subject { text: text.to_owned(), value })
 }
 

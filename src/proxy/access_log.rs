@@ -19,6 +19,7 @@ use super::request::server_timing;
 use super::route::{RequestInfo, Route};
 use crate::causes::chain;
 use crate::http1::RequestHead;
+use crate::short;
 
 /// A request as the log tells it.
 pub(super) struct Entry {
@@ -88,7 +89,7 @@ impl Entry {
         if tracing::enabled!(tracing::Level::DEBUG) {
             self.as_whom = as_whom.map(|as_whom| {
                 let groups: Vec<_> = as_whom.groups().collect();
-                format!("{} [{}]", as_whom.user(), groups.join(" "))
+                short::message(&format!("{} [{}]", short::name(as_whom.user()), groups.join(" "))).into_owned()
             });
         }
     }
@@ -105,7 +106,7 @@ impl Entry {
 
     /// Something went wrong, whatever the client is told.
     pub(super) fn failed(&mut self, error: &dyn Error) {
-        self.problem = Some(chain(error));
+        self.problem = Some(short::message(&chain(error)).into_owned());
     }
 
     /// It passes although somebody wanted it recorded.
@@ -122,16 +123,14 @@ impl Entry {
 
     /// The connection is no longer HTTP: this is when the request was answered. Its line waits for the stream's end.
     pub(super) fn switched(&mut self, metrics: &Metrics) {
-        let (verb, ..) = self.what();
-        metrics.took(verb, self.begun.elapsed());
+        metrics.took(self.verb(), self.begun.elapsed());
         self.state = State::Counted;
     }
 
     /// Counts the request and writes the line.
     pub(super) fn end(mut self, metrics: &Metrics, outcome: Outcome<'_>) {
         if self.state == State::Open {
-            let (verb, ..) = self.what();
-            metrics.took(verb, self.begun.elapsed());
+            metrics.took(self.verb(), self.begun.elapsed());
         }
         self.state = State::Told;
         match outcome {
@@ -161,7 +160,7 @@ impl Entry {
                 node,
                 who,
                 as_whom = self.as_whom.as_deref().unwrap_or_default(),
-                method = %self.method,
+                method = &*short::name(self.method.as_str()),
                 verb,
                 resource,
                 namespace,
@@ -189,20 +188,25 @@ impl Entry {
         }
     }
 
-    fn who(&self) -> (&str, String) {
-        let peer = self.peer.as_deref();
-        (peer.map_or("", |peer| &peer.node), peer.map(|peer| peer.who().into_owned()).unwrap_or_default())
+    fn who(&self) -> (String, String) {
+        let Some(peer) = &self.peer else { return Default::default() };
+        (short::name(&peer.node).into_owned(), short::name(&peer.who()).into_owned())
+    }
+
+    fn verb(&self) -> &str {
+        self.info.as_ref().map_or("", |info| &info.verb)
     }
 
     /// Verb, resource with subresource, namespace and name.
-    fn what(&self) -> (&str, String, &str, &str) {
-        let Some(info) = &self.info else { return ("", String::new(), "", "") };
+    fn what(&self) -> (String, String, String, String) {
+        let Some(info) = &self.info else { return Default::default() };
+        let short = |text: &str| short::name(text).into_owned();
         let resource = match (info.resource.as_str(), info.subresource.as_str()) {
-            ("", _) => info.path.clone(),
-            (resource, "") => resource.to_owned(),
-            (resource, subresource) => format!("{resource}/{subresource}"),
+            ("", _) => short(&info.path),
+            (resource, "") => short(resource),
+            (resource, subresource) => short(&format!("{resource}/{subresource}")),
         };
-        (&info.verb, resource, &info.namespace, &info.name)
+        (short(&info.verb), resource, short(&info.namespace), short(&info.name))
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde_json::{Map, Value};
 
 use crate::localapi::types::WhoIs;
+use crate::short;
 
 /// The capability that counts.
 pub const CAPABILITY: &str = "tailscale.com/cap/kubernetes";
@@ -118,7 +119,11 @@ fn member<'a>(object: &'a Map<String, Value>, key: &str) -> Result<Option<&'a Va
     let mut found = object.iter().filter(|(name, _)| folded(name) == key.to_ascii_lowercase());
     let first = found.next();
     if let (Some((first, _)), Some((second, _))) = (first, found.next()) {
-        return Err(format!("`{}` and `{}` are the same key", first.escape_debug(), second.escape_debug()));
+        return Err(format!(
+            "`{}` and `{}` are the same key",
+            short::name(first).escape_debug(),
+            short::name(second).escape_debug()
+        ));
     }
     Ok(first.map(|(_, value)| value))
 }
@@ -152,7 +157,7 @@ fn boolean(value: Option<&Value>, key: &str) -> Result<bool, String> {
 }
 
 fn addr(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("`recorderAddrs` holds {text:?}; expected `<ip>:<port>`"))
+    text.parse().map_err(|_| format!("`recorderAddrs` holds {:?}; expected `<ip>:<port>`", short::name(text)))
 }
 
 fn kind(value: &Value) -> &'static str {

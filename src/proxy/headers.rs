@@ -10,6 +10,7 @@ use hyper::header::{
 
 use super::access::Impersonation;
 use super::refusal::{Reason, Refusal};
+use crate::short;
 
 /// Headers that belong to one connection (RFC 9110 7.6.1).
 static HOP_BY_HOP: [HeaderName; 9] = [
@@ -89,6 +90,7 @@ pub fn take_hop(headers: &mut HeaderMap) -> Result<Hop, Refusal> {
     let upgrades: Vec<&str> = tokens(headers, &UPGRADE).filter(|token| !token.is_empty()).collect();
     let upgrade = match (is_upgrade, upgrades.as_slice()) {
         (_, [one, other, ..]) => {
+            let [one, other] = [one, other].map(|token| short::name(token));
             let message = format!("the request would switch to {one:?} or to {other:?}; expected one `Upgrade` value");
             return Err(Refusal::new(Reason::Request, message));
         }

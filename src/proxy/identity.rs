@@ -21,6 +21,7 @@ use super::turns::Turns;
 use super::{Client, Grants, Options};
 use crate::localapi::types::WhoIs;
 use crate::localapi::{LocalApi, Scope};
+use crate::short;
 
 /// For one lookup.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -192,7 +193,7 @@ impl Caller {
         let dialler = if self.met.is_some() { Dialler::Tailscaled } else { self.dialler };
         let peer = Arc::new(identities.ask(self.addr, dialler).await?);
         let too_many = |is_crowd| {
-            let (node, most) = (peer.node.clone(), identities.shares.most());
+            let (node, most) = (short::name(&peer.node).into_owned(), identities.shares.most());
             Unknown::TooMany { node, most, is_crowd }
         };
         let share = match &mut self.met {

@@ -70,7 +70,7 @@ pub enum Invariant {
     #[error("a request with credentials other than the proxy's own was about to be sent")]
     Authorization,
     /// Another header says who asks.
-    #[error("a request with the identity header `{0}` was about to be sent")]
+    #[error("a request with the identity header `{}` was about to be sent", crate::short::name(.0.as_str()))]
     Identity(HeaderName),
     /// `Connection` or `Upgrade` say something that nobody decided.
     #[error("a request with undecided connection options was about to be sent")]

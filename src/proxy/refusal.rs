@@ -8,6 +8,8 @@ use std::fmt;
 
 use hyper::StatusCode;
 
+use crate::short;
+
 /// What kind of refusal it is: the label of `tailpod_proxy_refused_total{reason}` and the source of the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -122,9 +124,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// With this text.
+    /// With this text, in which names of other people are [short](short::name) already.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        let message = message.into();
+        Self { reason, message: short::message(&message).into_owned() }
     }
 
     /// The one answer to every failure to find out who asks.

@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "backoff",
             "causes",
+            "short",
             "digest",
             "escape",
             "filewatch",
@@ -123,6 +124,7 @@ const PURE: &[&str] = &[
     "certs/metrics.rs",
     "certs/names.rs",
     "certs/record.rs",
+    "short.rs",
     "certs/schedule.rs",
     "certs/standing.rs",
     "certs/status.rs",

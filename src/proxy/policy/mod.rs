@@ -12,6 +12,7 @@ use super::grants::{self, Rule};
 use super::headers::Upgrade;
 use super::refusal::{Reason, Refusal};
 use super::route::{Kind, Query, Route, Session};
+use crate::short;
 
 /// What the caller's grants demand of recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,7 +286,7 @@ fn no_recorder(route: &Route, rules: &str) -> Refusal {
     let what = match route.kind {
         Kind::Session(session) => format!("'kubectl {}' session", session.name()),
         // The path alone: a query may hold what is nobody's business.
-        _ => format!("api request {:?}", route.info.path),
+        _ => format!("api request {:?}", short::name(&route.info.path)),
     };
     let message = format!("forbidden: {what} must be recorded, but no recorders are available. {rules}");
     Refusal::new(Reason::NoRecorder, message)
@@ -306,7 +307,7 @@ fn session_needs(session: Session, upgrade: &Upgrade, on_failure: OnFailure, rul
         (Upgrade::No, OnFailure::Open) => Then::Forward(vec![Warning::NoUpgrade]),
         (Upgrade::No, OnFailure::Closed) => refused("missing"),
         // The client picks the token, so one that cannot be recorded is no way out of recording.
-        (Upgrade::Other(token), _) => refused(&format!("{token:?}")),
+        (Upgrade::Other(token), _) => refused(&format!("{:?}", short::name(token))),
     }
 }
 

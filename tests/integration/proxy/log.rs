@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::upstream::Step;
-use super::world::{TOKEN, World, get};
+use super::world::{ANN, CAPABILITY, TOKEN, World, get, user};
 
 /// The log of a proxy that ended, line by line.
 async fn log(world: World) -> Vec<Value> {
@@ -119,5 +119,43 @@ async fn secrets_of_a_request_are_in_no_line_whatever_becomes_of_it() {
     assert!(ended.mentions("pods/exec"), "{}", ended.text());
     for secret in ["hunter2", "s3cret", "clients-own", TOKEN, "Bearer"] {
         assert!(!ended.mentions(secret), "{secret} is in\n{}", ended.text());
+    }
+}
+
+/// A head has room for a megabyte. A line and an answer have not.
+#[tokio::test]
+async fn huge_names_are_cut_in_every_line_and_answer() {
+    let world = World::start(&["--log-format", "json"]).await;
+    let huge = "n".repeat(300_000);
+    let login = format!("{}@example.com", "u".repeat(100_000));
+    let recorder = json!([{"recorderAddrs": ["192.0.2.1:80"]}]);
+    let path = format!("GET /api/v1/namespaces/{huge}/pods/{huge} HTTP/1.1");
+    let upgrade = "GET /api/v1/namespaces/n/pods/p/exec HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: ";
+    for (rules, lines, status) in [
+        (json!([]), path.clone(), 200),
+        (json!([{"enforceRecorder": true}]), path, 403),
+        (json!([{"enforceRecorder": true}]), format!("GET /{huge} HTTP/1.1"), 403),
+        (json!([{"impersonate": {"allow": ["g"]}}]), format!("GET /api HTTP/1.1\r\nImpersonate-Group: {huge}"), 403),
+        (json!([{"impersonate": {"groups": [format!("{huge}\n")]}}]), "GET /api HTTP/1.1".to_owned(), 500),
+        (json!([{"recorderAddrs": [huge]}]), "GET /api HTTP/1.1".to_owned(), 500),
+        (recorder.clone(), format!("{upgrade}{huge}"), 403),
+        (recorder, format!("{upgrade}{huge}, {huge}"), 400),
+    ] {
+        world.daemon().set_whois(ANN, user(&login, &json!({ CAPABILITY: rules })));
+        let line = lines.lines().last().unwrap_or_default().get(..40).unwrap_or_default().to_owned();
+        let answer = world.ask(&format!("{lines}\r\nHost: h\r\nAccept: application/json\r\n\r\n")).await;
+        assert_eq!(answer.status, status, "{line}: {}", answer.text());
+        assert!(answer.body.len() < 2_000, "{line}: {} bytes", answer.body.len());
+        if status != 200 {
+            answer.is_status(status, "");
+            assert!(answer.text().contains('…'), "{line}: {}", answer.text());
+        }
+    }
+    let lines = log(world).await;
+    let told: Vec<_> = lines.iter().filter(|line| line["client"].is_string()).collect();
+    assert!(told.len() >= 8, "{lines:?}");
+    for line in told {
+        assert!(line["who"].as_str().is_some_and(|who| who.ends_with('…') && who.chars().count() == 257), "{line}");
+        assert!(line.to_string().len() < 4_000, "{line}");
     }
 }
