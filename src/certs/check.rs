@@ -70,10 +70,7 @@ fn version(places: &Places) -> Option<Version> {
 /// Each name's Secret; nothing when one cannot be read.
 async fn secrets(cluster: &Cluster, names: &[Name]) -> Option<BTreeMap<Name, Option<SecretFacts>>> {
     let asked = stream::iter(names).map(|name| async move {
-        let secret = match name.is_wildcard() {
-            true => None,
-            false => cluster.secret(name.as_str()).await.ok()?,
-        };
+        let secret = if name.is_wildcard() { None } else { cluster.secret(name.as_str()).await.ok()? };
         let facts = secret.map(|secret| SecretFacts {
             kind: secret.kind,
             labels: secret.labels,

@@ -392,6 +392,6 @@ impl<W: World> Keeper<W> {
 /// Never, when nobody can change it any more.
 async fn until_reader(role: &mut watch::Receiver<Role>) {
     if role.wait_for(|role| *role == Role::Reader).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

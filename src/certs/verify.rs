@@ -183,6 +183,8 @@ mod tests {
 
     #[test]
     fn what_is_served_is_compared_with_what_is_kept_or_with_the_newest() {
+        use Outcome::{Expired, Old, Other, Same, Unreachable, WrongName};
+
         let name = Name::parse("a.t.ts.net").unwrap();
         let read = |names: &[&str]| Certificate::read(&made(names).0).unwrap();
         let (kept, other) = (read(&["a.t.ts.net"]), read(&["a.t.ts.net"]));
@@ -200,7 +202,6 @@ mod tests {
         let outcomes = |verdict: &Verdict| verdict.replicas.iter().map(|one| one.outcome).collect::<Vec<_>>();
         let now = "2026-02-01T00:00:00Z".parse().unwrap();
         let verdict = compare(&name, Some(&kept), answers(), now);
-        use Outcome::{Expired, Old, Other, Same, Unreachable, WrongName};
         assert_eq!(outcomes(&verdict), [Same, Old, Other, WrongName, Unreachable]);
         assert!(verdict.has_mismatch() && verdict.has_gap() && verdict.is_kept);
         let late = compare(&name, Some(&kept), answers(), "2026-05-01T00:00:00Z".parse().unwrap());

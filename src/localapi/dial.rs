@@ -74,7 +74,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(5);
 
     /// A daemon that answers one request so and keeps what it was asked.
-    async fn answering(socket: &Path, answer: String) -> tokio::task::JoinHandle<String> {
+    fn answering(socket: &Path, answer: String) -> tokio::task::JoinHandle<String> {
         let listener = UnixListener::bind(socket).unwrap();
         let serve = async move {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -92,7 +92,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
         let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ts-dial\r\n\r\nhello";
-        let server = answering(&socket, head.to_owned()).await;
+        let server = answering(&socket, head.to_owned());
         let mut stream = LocalApi::new(&socket).dial("[fd7a::1]:443".parse().unwrap(), LIMIT).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
@@ -111,7 +111,7 @@ mod tests {
         let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = target.local_addr().unwrap();
         let head = format!("HTTP/1.1 200 OK\r\nDial-Self: true\r\nDial-Addr: {address}\r\nContent-Length: 0\r\n\r\n");
-        let _server = answering(&socket, head).await;
+        let _server = answering(&socket, head);
         let api = LocalApi::new(&socket);
         let (stream, accepted) = tokio::join!(api.dial(address, LIMIT), target.accept());
         drop((stream.unwrap(), accepted.unwrap()));
@@ -122,7 +122,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
         let head = "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 21\r\n\r\ndial failure: refused";
-        let _server = answering(&socket, head.to_owned()).await;
+        let _server = answering(&socket, head.to_owned());
         let refused = LocalApi::new(&socket).dial("100.64.0.1:443".parse().unwrap(), LIMIT).await;
         let error = refused.err().expect("refused").to_string();
         assert!(error.contains("dial failure: refused"), "{error}");

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::applet::socket;
 use crate::causes::chain;
 use crate::certs::allowed::{Told, keep_told};
+use crate::certs::keep::Start;
 use crate::certs::local::{self, LocalWorld};
 use crate::certs::loops::{CONCURRENT, Loops, Options};
 use crate::certs::names::{Name, Node};
@@ -118,6 +119,7 @@ pub(super) async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> 
     let (_role, role) = watch::channel(Role::Writer);
     let options = Options {
         growth: Growth::default(),
+        start: Start::default(),
         concurrent: CONCURRENT,
         node: if args.include_node { Node::Include } else { Node::Leave },
     };

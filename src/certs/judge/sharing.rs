@@ -149,8 +149,9 @@ pub fn group_of(pod: &str) -> Option<&str> {
 }
 
 fn manifest(name: &Name, sharing: &Sharing) -> String {
-    let labels: String =
-        labels(name, sharing).iter().map(|(label, value)| format!("    {label}: \"{value}\"\n")).collect();
+    let labels = labels(name, sharing)
+        .iter()
+        .fold(String::new(), |text, (label, value)| text + "    " + label + ": \"" + value + "\"\n");
     format!(
         "kubectl apply -f - <<'EOF'\napiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata:\n  name: {name}\n  \
          labels:\n{labels}data: {{tls.crt: \"\", tls.key: \"\"}}\nEOF"
@@ -222,6 +223,12 @@ mod tests {
         }
     }
 
+    fn secrets_of(facts: &Facts) -> (Level, String, String) {
+        let found = secrets(facts);
+        assert_eq!(found.len(), 1, "{found:?}");
+        (found[0].level, found[0].sentence.clone(), found[0].remedy.clone().unwrap_or_default())
+    }
+
     #[test]
     fn a_secret_that_replicas_would_not_find_says_why() {
         let name = Name::parse("a.t.ts.net").unwrap();
@@ -235,11 +242,6 @@ mod tests {
             let secrets = Some([(name.clone(), secret)].into());
             secrets_of(&Facts { sharing: pod(Some("ts-1")), secrets, ..Facts::default() })
         };
-        fn secrets_of(facts: &Facts) -> (Level, String, String) {
-            let found = secrets(facts);
-            assert_eq!(found.len(), 1, "{found:?}");
-            (found[0].level, found[0].sentence.clone(), found[0].remedy.clone().unwrap_or_default())
-        }
         assert_eq!(judged(&name, Some(right(&sharing))).0, Level::Ok);
         let (level, sentence, remedy) = judged(&name, None);
         assert!(level == Level::Failure && sentence.contains("does not exist"), "{sentence}");
