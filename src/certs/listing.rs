@@ -3,7 +3,6 @@
 //! A [`Row`] is the `--json` contract of `certs list` and `certs show`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,32 +18,47 @@ use crate::secret::Secret;
 pub const NODE: &str = "node";
 
 /// Where a certificate is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", content = "name", rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Source {
-    /// A TLS Secret of its own.
-    Secret(String),
-    /// A key of the state Secret.
-    StateSecret(String),
-    /// A file of tailscaled.
-    File(PathBuf),
+    /// The TLS Secret of that name.
+    Secret,
+    /// Keys of the state Secret.
+    StateKey,
+    /// Files of the daemon.
+    File,
+    /// Nowhere.
+    #[default]
+    None,
 }
 
-/// What one place has of one name.
-#[derive(Clone, Debug)]
+/// What there is of one name.
+#[derive(Clone, Debug, Default)]
 pub struct Kept {
-    /// The place.
+    /// Where.
     pub source: Source,
-    /// The chain; nothing when the place is empty.
+    /// The chain as it is stored, in PEM.
+    pub chain: Option<String>,
+    /// What it says; nothing when there is no data.
     pub certificate: Option<Result<Certificate, ChainError>>,
-    /// The chain as it is kept.
-    pub pem: String,
     /// Whether the key beside it is its own; nothing when it cannot be seen.
     pub key_matches: Option<bool>,
-    /// Digest of the account that it was issued to, in hex.
+    /// SHA-256, in hex, of the key of the account that ordered it.
     pub account: Option<String>,
-    /// What was noted there of attempts.
-    pub record: Option<Record>,
+    /// What is remembered of attempts.
+    pub record: Record,
+}
+
+impl Source {
+    /// As tables and `--json` spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+            Self::StateKey => "state-key",
+            Self::File => "file",
+            Self::None => "none",
+        }
+    }
 }
 
 /// Everything that was found.
@@ -71,7 +85,7 @@ pub struct Row {
     /// Services that use it, or `node`.
     pub used_by: Vec<String>,
     /// Where its certificate is kept.
-    pub source: Option<Source>,
+    pub source: Source,
     /// The issuer's common name, or its organisation.
     pub issuer: Option<String>,
     /// First moment.
@@ -107,36 +121,23 @@ pub struct Row {
 }
 
 impl Kept {
-    /// Reads a place. An empty chain is none.
-    pub fn read(source: Source, pem: &str, key: Option<&Secret<String>>) -> Self {
-        let certificate = (!pem.trim().is_empty()).then(|| Certificate::read(pem));
+    /// What a chain and a key in PEM are worth. Empty ones are none.
+    pub fn of_pem(source: Source, chain: &[u8], key: Option<&[u8]>) -> Self {
+        if chain.is_empty() {
+            return Self { source, ..Self::default() };
+        }
+        let chain = String::from_utf8_lossy(chain).into_owned();
+        let certificate = Certificate::read(&chain);
+        let key = key.filter(|key| !key.is_empty()).map(|key| Secret::new(String::from_utf8_lossy(key).into_owned()));
         let key_matches = match (&certificate, key) {
-            // A key that cannot be read is not the certificate's.
-            (Some(Ok(certificate)), Some(key)) => Some(certificate.key_matches(key).unwrap_or(false)),
+            (Ok(certificate), Some(key)) => Some(certificate.key_matches(&key).unwrap_or(false)),
             _ => None,
         };
-        Self { source, certificate, pem: pem.to_owned(), key_matches, account: None, record: None }
-    }
-
-    fn has_certificate(&self) -> bool {
-        self.certificate.is_some()
+        Self { source, chain: Some(chain), certificate: Some(certificate), key_matches, ..Self::default() }
     }
 }
 
 impl Found {
-    /// Takes over what another place has, unless a better one has a certificate; places come the best first. What an
-    /// empty place says of attempts stays.
-    pub fn keep(&mut self, name: Name, kept: Kept) {
-        match self.kept.get_mut(&name) {
-            None => drop(self.kept.insert(name, kept)),
-            Some(before) if !before.has_certificate() && kept.has_certificate() => {
-                let record = before.record.take();
-                *before = Kept { record: kept.record.clone().or(record), ..kept };
-            }
-            Some(_) => {}
-        }
-    }
-
     /// All names: wanted, allowed, kept.
     pub fn names(&self) -> BTreeSet<Name> {
         let mut names: BTreeSet<Name> = self.wanted.names.keys().chain(self.kept.keys()).cloned().collect();
@@ -163,11 +164,12 @@ impl Found {
             _ if key_matches == Some(false) => Some("the key beside it is another one's".to_owned()),
             _ => Some("it is for other names".to_owned()),
         };
-        let record = kept.and_then(|kept| kept.record.as_ref()).or(self.records.get(domain.as_str()));
+        let noted = kept.map(|kept| &kept.record).filter(|record| **record != Record::default());
+        let record = noted.or(self.records.get(domain.as_str()));
         let account = kept.and_then(|kept| kept.account.as_ref()).zip(self.account.as_ref());
         Row {
             used_by: self.users(&domain),
-            source: kept.filter(|kept| kept.has_certificate()).map(|kept| kept.source.clone()),
+            source: kept.filter(|_| certificate.is_some()).map(|kept| kept.source).unwrap_or_default(),
             issuer: good.map(|good| good.issuer.clone()),
             not_before: good.map(|good| good.period.not_before),
             not_after: good.map(|good| good.period.not_after),
@@ -214,22 +216,24 @@ mod tests {
         "2026-02-01T00:00:00Z".parse().unwrap()
     }
 
+    fn kept(chain: &str, key: Option<&Secret<String>>) -> Kept {
+        Kept::of_pem(Source::Secret, chain.as_bytes(), key.map(|key| key.expose().as_bytes()))
+    }
+
     #[test]
-    fn the_first_place_with_a_certificate_counts_and_what_was_noted_stays() {
+    fn what_was_noted_comes_from_the_secret_or_else_from_the_file() {
         let (chain, key) = made(&["a.t.ts.net"]);
         let record = Record::failed(2, now(), Class::Authority, "no");
-        let empty = Kept { record: Some(record), ..Kept::read(Source::Secret("n/a.t.ts.net".into()), " ", None) };
-        let full = Kept::read(Source::StateSecret("n/s".into()), &chain, Some(&key));
-        let late = Kept::read(Source::File("/c/a.t.ts.net.crt".into()), "x", None);
         let mut found = Found::default();
-        for kept in [empty, full, late] {
-            found.keep(name("a.t.ts.net"), kept);
-        }
+        found.records.insert("b.t.ts.net".to_owned(), Record { failures: 3, ..record.clone() });
+        found.kept.insert(name("a.t.ts.net"), Kept { record, ..kept(&chain, Some(&key)) });
+        found.kept.insert(name("b.t.ts.net"), kept("", None));
         let row = found.row(name("a.t.ts.net"), WEEK, now());
-        assert_eq!(row.source, Some(Source::StateSecret("n/s".into())));
-        assert_eq!((row.status, row.failures, row.days), (Status::Ok, 2, Some(59)));
+        assert_eq!((row.source, row.status, row.failures, row.days), (Source::Secret, Status::Ok, 2, Some(59)));
         assert_eq!((row.key_matches, row.allowed, row.account_matches), (Some(true), None, None));
         assert_eq!(row.last_error.as_deref(), Some("no"));
+        let empty = found.row(name("b.t.ts.net"), WEEK, now());
+        assert_eq!((empty.source, empty.status, empty.failures), (Source::None, Status::Missing, 3));
     }
 
     #[test]
@@ -238,7 +242,7 @@ mod tests {
         let mut found = Found { allowed: Some(["b.t.ts.net".to_owned()].into()), ..Found::default() };
         found.wanted.names.insert(name("c.t.ts.net"), ["svc:c".to_owned()].into());
         found.wanted.names.insert(name("node.t.ts.net"), BTreeSet::new());
-        found.keep(name("a.t.ts.net"), Kept::read(Source::Secret("n/a.t.ts.net".into()), &chain, None));
+        found.kept.insert(name("a.t.ts.net"), kept(&chain, None));
         let rows = found.rows(WEEK, now());
         let shown: Vec<_> = rows
             .iter()
@@ -260,10 +264,9 @@ mod tests {
         let (chain, _) = made(&["a.t.ts.net"]);
         let (_, other) = made(&["a.t.ts.net"]);
         let mut found = Found { account: Some("aa".to_owned()), ..Found::default() };
-        let source = || Source::Secret("n/x".into());
-        found.keep(name("a.t.ts.net"), Kept::read(source(), &chain, Some(&other)));
-        found.keep(name("b.t.ts.net"), Kept { account: Some("bb".into()), ..Kept::read(source(), &chain, None) });
-        found.keep(name("c.t.ts.net"), Kept::read(source(), "garbage", None));
+        found.kept.insert(name("a.t.ts.net"), kept(&chain, Some(&other)));
+        found.kept.insert(name("b.t.ts.net"), Kept { account: Some("bb".into()), ..kept(&chain, None) });
+        found.kept.insert(name("c.t.ts.net"), kept("garbage", None));
         let problems: Vec<_> =
             found.rows(WEEK, now()).into_iter().map(|row| (row.status, row.problem.unwrap())).collect();
         assert_eq!(

@@ -7,11 +7,9 @@
 pub mod allowed;
 pub mod budget;
 pub mod chain;
-pub mod check;
 pub mod cluster;
 pub mod failure;
 pub mod handshake;
-pub mod judge;
 pub mod keep;
 pub mod lease;
 pub mod listing;

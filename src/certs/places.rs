@@ -15,12 +15,11 @@ use super::budget::Ledger;
 use super::listing::{Found, Kept, Source};
 use super::local::Memory;
 use super::names::{self, Name, Node};
-use super::record::{self, Record};
+use super::record::{LEDGER, Record};
 use crate::causes::chain;
 use crate::digest::sha256_hex;
 use crate::k8s::{self, Cluster, StateSecret};
 use crate::localapi::LocalApi;
-use crate::secret::Secret;
 
 /// The daemon answers about itself in milliseconds.
 const DAEMON_LIMIT: Duration = Duration::from_secs(5);
@@ -108,13 +107,14 @@ pub async fn look(places: &Places) -> Seen {
     {
         seen.found.wanted = wanted;
     }
-    if let Some(cluster) = &places.cluster {
-        seen.read_secrets(cluster, places).await;
-        seen.read_state(cluster, places.state.as_deref()).await;
-        seen.read_account(cluster, places.account.as_ref()).await;
-    }
+    // The best place comes last.
     if let Some(dir) = &places.dir {
         seen.read_dir(dir, places.dir_is_named);
+    }
+    if let Some(cluster) = &places.cluster {
+        seen.read_state(cluster, places.state.as_deref()).await;
+        seen.read_secrets(cluster, places).await;
+        seen.read_account(cluster, places.account.as_ref()).await;
     }
     if let Some(file) = &places.memory {
         seen.read_memory(file);
@@ -123,20 +123,15 @@ pub async fn look(places: &Places) -> Seen {
 }
 
 /// A TLS Secret as a place.
-pub fn of_secret(namespace: &str, name: &str, secret: &StateSecret) -> Kept {
-    let source = Source::Secret(format!("{namespace}/{name}"));
+fn of_secret(secret: &StateSecret) -> Kept {
     let account = secret.data.get(FINGERPRINT).filter(|digest| !digest.is_empty()).map(|digest| hex(digest));
-    let annotation = |name: &str| secret.annotations.get(name).map(String::as_str);
-    let noted =
-        [record::FAILURES, record::NEXT_ATTEMPT, record::LAST_ERROR].into_iter().any(|name| annotation(name).is_some());
-    let kept = pair(source, secret, CERTIFICATE, PRIVATE_KEY);
-    Kept { account, record: noted.then(|| Record::of(annotation)), ..kept }
+    let record = Record::of(|name| secret.annotations.get(name).map(String::as_str));
+    Kept { account, record, ..pair(Source::Secret, secret, CERTIFICATE, PRIVATE_KEY) }
 }
 
 fn pair(source: Source, secret: &StateSecret, certificate: &str, key: &str) -> Kept {
-    let text = |name: &str| secret.data.get(name).map(|value| String::from_utf8_lossy(value).into_owned());
-    let key = text(key).filter(|key| !key.is_empty()).map(Secret::new);
-    Kept::read(source, &text(certificate).unwrap_or_default(), key.as_ref())
+    let value = |name: &str| secret.data.get(name).map(Vec::as_slice);
+    Kept::of_pem(source, value(certificate).unwrap_or_default(), value(key))
 }
 
 impl Seen {
@@ -178,7 +173,10 @@ impl Seen {
             let name = secret.name.clone().unwrap_or_default();
             // A Secret that is named otherwise is nobody's.
             if let Ok(domain) = Name::parse(&name) {
-                self.found.keep(domain, of_secret(cluster.namespace(), &name, &secret));
+                if let Some(orders) = secret.annotations.get(LEDGER).and_then(|text| serde_json::from_str(text).ok()) {
+                    self.ledger.merge(orders);
+                }
+                self.found.kept.insert(domain, of_secret(&secret));
             }
         }
         if let Some(error) = denied
@@ -213,9 +211,8 @@ impl Seen {
         };
         for key in secret.data.keys() {
             let Some(domain) = key.strip_suffix(".crt").and_then(|stem| domain_of(stem, "_.")) else { continue };
-            let source = Source::StateSecret(format!("{}/{name}", cluster.namespace()));
             let beside = format!("{}.key", key.strip_suffix(".crt").unwrap_or(key));
-            self.found.keep(domain, pair(source, &secret, key, &beside));
+            self.found.kept.insert(domain, pair(Source::StateKey, &secret, key, &beside));
         }
     }
 
@@ -246,12 +243,11 @@ impl Seen {
             let Some(domain) = file.file_stem().and_then(|stem| domain_of(stem.to_str()?, "wildcard_.")) else {
                 continue;
             };
-            let source = Source::File(file.clone());
             match read_file(file) {
-                Ok(pem) => {
+                Ok(chain) => {
                     // The key is for its owner alone; whoever is not cannot tell whether it matches.
-                    let key = read_file(&file.with_extension("key")).ok().map(Secret::new);
-                    self.found.keep(domain, Kept::read(source, &pem, key.as_ref()));
+                    let key = read_file(&file.with_extension("key")).ok();
+                    self.found.kept.insert(domain, Kept::of_pem(Source::File, &chain, key.as_deref()));
                 }
                 Err(error) => self.trouble(&format!("file `{}`", file.display()), &error.to_string(), None),
             }
@@ -289,11 +285,11 @@ fn domain_of(stem: &str, wildcard: &str) -> Option<Name> {
     Name::parse(&name).ok()
 }
 
-fn read_file(path: &Path) -> io::Result<String> {
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut text = Vec::new();
     std::fs::File::open(path)?.take(LARGEST).read_to_end(&mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    Ok(text)
 }
 
 fn rule(error: &k8s::Error) -> Option<String> {

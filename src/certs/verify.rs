@@ -81,8 +81,8 @@ pub struct Verdict {
     pub domain: Name,
     /// Serial number of what ought to be served, in hex; nothing when nobody served anything.
     pub expected_serial: Option<String>,
-    /// Whether that is what is kept, and not the newest of what is served.
-    pub is_kept: bool,
+    /// Whether that was known before, and is not the newest of what is served.
+    pub is_known: bool,
     /// By address.
     pub replicas: Vec<Compared>,
 }
@@ -109,17 +109,27 @@ async fn served(name: &Name, address: SocketAddr, way: &Way, limit: Duration) ->
     handshake::served(stream, name, limit).await.map_err(|error| chain(&error))
 }
 
-/// Compares what was served with what is kept.
-pub fn compare(name: &Name, kept: Option<&Certificate>, answers: Vec<(Replica, Answer)>, now: Timestamp) -> Verdict {
-    let newest = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).max_by_key(|one| one.period.not_before);
-    let expected = kept.or(newest).map(|one| (one.serial.clone(), one.period.not_before));
+/// Compares what was served with what is kept; `wanted` is the serial number that ought to be served, if one is known.
+pub fn compare(
+    name: &Name,
+    wanted: Option<&str>,
+    kept: Option<&Certificate>,
+    answers: Vec<(Replica, Answer)>,
+    now: Timestamp,
+) -> Verdict {
+    let served = || answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+    let newest = served().max_by_key(|one| one.period.not_before);
+    let serial = wanted.or(newest.map(|one| one.serial.as_str())).map(str::to_owned);
+    // Whichever has that number says when it began; what began before it is old.
+    let begins = kept.into_iter().chain(served()).find(|one| serial.as_ref() == Some(&one.serial));
+    let begins = begins.map(|one| one.period.not_before);
     let compared = answers.into_iter().map(|(replica, answer)| {
-        let outcome = match (&answer, &expected) {
+        let outcome = match (&answer, begins) {
             (Err(_), _) => Outcome::Unreachable,
             (Ok(served), _) if !served.covers(name) => Outcome::WrongName,
             (Ok(served), _) if now > served.period.not_after => Outcome::Expired,
-            (Ok(served), Some((serial, _))) if served.serial == *serial => Outcome::Same,
-            (Ok(served), Some((_, begins))) if served.period.not_before < *begins => Outcome::Old,
+            (Ok(served), _) if serial.as_ref() == Some(&served.serial) => Outcome::Same,
+            (Ok(served), Some(begins)) if served.period.not_before < begins => Outcome::Old,
             (Ok(_), _) => Outcome::Other,
         };
         let (served, error) = match answer {
@@ -137,12 +147,7 @@ pub fn compare(name: &Name, kept: Option<&Certificate>, answers: Vec<(Replica, A
         }
     });
     let replicas = compared.collect();
-    Verdict {
-        domain: name.clone(),
-        expected_serial: expected.map(|(serial, _)| serial),
-        is_kept: kept.is_some(),
-        replicas,
-    }
+    Verdict { domain: name.clone(), expected_serial: serial, is_known: kept.is_some(), replicas }
 }
 
 impl Outcome {
@@ -182,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_served_is_compared_with_what_is_kept_or_with_the_newest() {
+    fn what_is_served_is_compared_with_what_is_known_or_with_the_newest() {
         use Outcome::{Expired, Old, Other, Same, Unreachable, WrongName};
 
         let name = Name::parse("a.t.ts.net").unwrap();
@@ -201,15 +206,16 @@ mod tests {
         };
         let outcomes = |verdict: &Verdict| verdict.replicas.iter().map(|one| one.outcome).collect::<Vec<_>>();
         let now = "2026-02-01T00:00:00Z".parse().unwrap();
-        let verdict = compare(&name, Some(&kept), answers(), now);
+        let verdict = compare(&name, Some(&kept.serial), Some(&kept), answers(), now);
         assert_eq!(outcomes(&verdict), [Same, Old, Other, WrongName, Unreachable]);
-        assert!(verdict.has_mismatch() && verdict.has_gap() && verdict.is_kept);
-        let late = compare(&name, Some(&kept), answers(), "2026-05-01T00:00:00Z".parse().unwrap());
+        assert!(verdict.has_mismatch() && verdict.has_gap() && verdict.is_known);
+        let late = compare(&name, Some(&kept.serial), Some(&kept), answers(), "2026-05-01T00:00:00Z".parse().unwrap());
         assert_eq!(outcomes(&late)[0], Expired);
-        let alone = compare(&name, None, vec![(replica(1), Ok(old.clone())), (replica(2), Ok(kept.clone()))], now);
+        let alone =
+            compare(&name, None, None, vec![(replica(1), Ok(old.clone())), (replica(2), Ok(kept.clone()))], now);
         assert_eq!(outcomes(&alone), [Old, Same]);
         assert_eq!(alone.expected_serial.as_deref(), Some(kept.serial.as_str()));
-        let nobody = compare(&name, None, vec![(replica(1), Err("x".to_owned()))], now);
-        assert_eq!((nobody.expected_serial, outcomes(&compare(&name, None, Vec::new(), now)).len()), (None, 0));
+        let nobody = compare(&name, None, None, vec![(replica(1), Err("x".to_owned()))], now);
+        assert_eq!((nobody.expected_serial, outcomes(&compare(&name, None, None, Vec::new(), now)).len()), (None, 0));
     }
 }

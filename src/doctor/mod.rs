@@ -4,6 +4,7 @@
 //! the whole ends within [`LIMIT`], whatever hangs: a check that was not reached is reported as skipped, with the
 //! reason. The order of findings is the order of [`finding::all`].
 
+pub mod certs;
 mod cluster;
 mod daemon;
 mod dns;

@@ -87,9 +87,15 @@ pub fn issue(names: &[&str]) -> io::Result<Pair> {
 
 /// The same, valid from so long ago and for so long from now.
 pub fn issue_for(names: &[&str], before: Duration, after: Duration) -> io::Result<Pair> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    issue_between(names, now.saturating_sub(before), now + after)
+}
+
+/// The same, valid from the first to the second moment, both since 1970.
+pub fn issue_between(names: &[&str], not_before: Duration, not_after: Duration) -> io::Result<Pair> {
     let leaf = params("tailpod sandbox node", names).map(|mut leaf| {
-        let now = date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (leaf.not_before, leaf.not_after) = (now - before, now + after);
+        let start = date_time_ymd(1970, 1, 1);
+        (leaf.not_before, leaf.not_after) = (start + not_before, start + not_after);
         leaf
     });
     issued(leaf).map_err(io::Error::other)

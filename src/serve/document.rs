@@ -125,7 +125,19 @@ impl Document {
         if !facts.known {
             return Err(Held::NoNetmap);
         }
-        let config = match &self.content {
+        let config = self.filled_in(facts)?;
+        if facts.cert_domain.is_none() && needs_https(&config) {
+            return Err(Held::NoHttps);
+        }
+        Ok(config)
+    }
+
+    /// What the daemon would be sent, whether or not the tailnet lets it be served.
+    ///
+    /// # Errors
+    /// What it names and nobody knows.
+    pub fn filled_in(&self, facts: &NodeFacts) -> Result<Value, Held> {
+        Ok(match &self.content {
             Content::Services(services) if services.is_empty() => json!({}),
             Content::Services(services) => services::config(services, facts.suffix.as_deref().ok_or(Held::NoSuffix)?),
             Content::Raw(tree) => match &facts.cert_domain {
@@ -133,11 +145,7 @@ impl Document {
                 None if has_placeholder(tree) => return Err(Held::NoCertDomain),
                 None => tree.clone(),
             },
-        };
-        if facts.cert_domain.is_none() && needs_https(&config) {
-            return Err(Held::NoHttps);
-        }
-        Ok(config)
+        })
     }
 
     /// The Services that it says are not ready to be advertised (`"advertised": false`).

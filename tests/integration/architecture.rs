@@ -59,7 +59,6 @@ const TERMINAL: &[&str] = &[
     "cli::report",
     "cli::table",
     "cli::generate",
-    "cli::unbuilt",
 ];
 
 /// Who may name a dependency: the crates, and the modules they may not leave.
@@ -122,9 +121,11 @@ const PURE: &[&str] = &[
     "certs/lease/document.rs",
     "certs/lease/mod.rs",
     "certs/metrics.rs",
+    "certs/listing.rs",
     "certs/names.rs",
     "certs/record.rs",
     "short.rs",
+    "certs/replicas.rs",
     "certs/schedule.rs",
     "certs/standing.rs",
     "certs/status.rs",
@@ -133,6 +134,10 @@ const PURE: &[&str] = &[
     "cli/program.rs",
     "daemon/restart.rs",
     "digest.rs",
+    "doctor/certs/mod.rs",
+    "doctor/certs/sharing.rs",
+    "doctor/environment.rs",
+    "doctor/finding.rs",
     "escape.rs",
     "goduration.rs",
     "http1/chunked.rs",
@@ -223,6 +228,7 @@ const WALL_TIME: &[&str] = &["jiff::Timestamp::now", "jiff::Zoned::now", "std::t
 /// Who may: what is compared with, or shown beside, a time that somebody else wrote. Nothing waits by it.
 const WALL_CLOCK: &[&str] = &[
     "applet/authkey/event.rs",
+    "applet/certs/",
     "applet/secret.rs",
     "applet/secret/follow.rs",
     "certs/cluster.rs",

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::names::Name;
+use super::super::finding::{CERTS_LEASE, CERTS_RIGHTS, CERTS_SECRETS, CERTS_SHARING, Code, Finding};
 use super::Facts;
-use crate::doctor::finding::{CERTS_LEASE, CERTS_RIGHTS, CERTS_SECRETS, CERTS_SHARING, Code, Finding};
+use crate::certs::names::Name;
 use crate::k8s::error::{Resource, RoleRule, Verb};
 use crate::localapi::mask::Version;
 
@@ -149,9 +149,9 @@ pub fn group_of(pod: &str) -> Option<&str> {
 }
 
 fn manifest(name: &Name, sharing: &Sharing) -> String {
-    let labels = labels(name, sharing)
-        .iter()
-        .fold(String::new(), |text, (label, value)| text + "    " + label + ": \"" + value + "\"\n");
+    let lines: Vec<_> =
+        labels(name, sharing).iter().map(|(label, value)| format!("    {label}: \"{value}\"\n")).collect();
+    let labels = lines.concat();
     format!(
         "kubectl apply -f - <<'EOF'\napiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata:\n  name: {name}\n  \
          labels:\n{labels}data: {{tls.crt: \"\", tls.key: \"\"}}\nEOF"
@@ -197,8 +197,8 @@ fn lacking(code: &Code, rights: &[Right], without: &str, fine: &str) -> Finding 
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::finding::Level;
     use super::*;
-    use crate::doctor::finding::Level;
 
     fn pod(name: Option<&str>) -> Sharing {
         Sharing { is_on: true, pod: name.map(str::to_owned), in_secret: Some(true), writer: None }

@@ -3,19 +3,20 @@
 //! `certs check` and `doctor` show the same findings. Each has a code that stays, and no failure comes without what to
 //! do.
 
+pub mod gather;
 mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::sharing::{Right, SecretFacts, Sharing, group_of};
-use super::budget::Left;
-use super::listing::Row;
-use super::names::{Name, Wanted, nearest};
-use super::status::Status;
-use crate::doctor::finding::{
+use super::finding::{
     CERTS_ACCOUNT, CERTS_ALLOWED, CERTS_BUDGET, CERTS_DAEMON, CERTS_HTTPS, CERTS_LOCKED, CERTS_NAMES, CERTS_STATUS,
     Finding,
 };
+use crate::certs::budget::Left;
+use crate::certs::listing::{Row, Source};
+use crate::certs::names::{Name, Wanted, nearest};
+use crate::certs::status::Status;
 use crate::localapi::mask::Version;
 
 /// Everything that is judged.
@@ -178,8 +179,11 @@ fn daemon(version: Option<Version>) -> Finding {
 
 fn status(facts: &Facts) -> Vec<Finding> {
     // Allowed and unused is nobody's concern.
-    let used: Vec<_> =
-        facts.rows.iter().filter(|row| row.source.is_some() || facts.wanted.names.contains_key(&row.domain)).collect();
+    let used: Vec<_> = facts
+        .rows
+        .iter()
+        .filter(|row| row.source != Source::None || facts.wanted.names.contains_key(&row.domain))
+        .collect();
     if used.is_empty() {
         return vec![CERTS_STATUS.skipped("there are no certificates, and none are wanted")];
     }
@@ -228,10 +232,10 @@ fn budget(left: &[Left]) -> Finding {
 mod tests {
     use serde_json::json;
 
-    use super::super::listing::Found;
-    use super::super::names::{Node, wanted};
+    use super::super::finding::Level;
     use super::*;
-    use crate::doctor::finding::Level;
+    use crate::certs::listing::Found;
+    use crate::certs::names::{Node, wanted};
 
     fn facts(config: &serde_json::Value, allowed: &[&str]) -> Facts {
         Facts {

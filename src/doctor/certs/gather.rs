@@ -1,4 +1,4 @@
-//! Gathers the facts that [`judge`](super::judge) judges. Asks and changes nothing.
+//! Gathers the facts that [`judge`](super::judge()) judges. Asks and changes nothing.
 //!
 //! tailscaled's certificate endpoint is not asked: that may order a certificate.
 
@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 
-use super::judge::{Facts, Right, SecretFacts, Sharing, group_of};
-use super::names::Name;
-use super::places::{Places, Seen};
+use super::{Facts, Right, SecretFacts, Sharing, group_of};
+use crate::certs::names::Name;
+use crate::certs::places::{Places, Seen};
 use crate::k8s::{Cluster, Resource, Verb};
 use crate::localapi::mask::Version;
 
