@@ -146,20 +146,161 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_s
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from classify" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from classify" -s v -l verbose -d 'Say more; twice: everything'
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from classify" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l serve-config -d 'A serve config to take names from, in place of tailscaled\'s' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -s o -l output -d 'How results look; `--json` is short for `--output json`' -r -f -a "table\t'For people'
+json\t'One JSON document'
+yaml\t'The same as YAML; what is not known is left out'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l timeout -d 'Longest wait for tailscaled and the API server, or for one handshake, as a Go duration [default: 10s]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Even through a pipe'
 never\t'Never'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
 json\t'One JSON object per line'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -l json -d 'Print results as JSON'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -s v -l verbose -d 'Say more; twice: everything'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from watch" -f -a "watch" -d 'Follow a serve config file: keep its certificates fresh, and have it served if asked to'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l serve-config -d 'The file; or the config itself, when it begins with `{`' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "list" -d 'List names and their certificates'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "show" -d 'Show everything about one'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "budget" -d 'Show what is left of the authority\'s limits'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "verify" -d 'Compare what replicas serve with what is kept'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "check" -d 'Find out what keeps certificates from being issued'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "watch" -d 'Follow a serve config file: keep its certificates fresh, and have it served if asked to'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l crit-days -d 'Days before the end from which on a certificate is critical' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l serve-config -d 'A serve config to take names from, in place of tailscaled\'s' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -s o -l output -d 'How results look; `--json` is short for `--output json`' -r -f -a "table\t'For people'
+json\t'One JSON document'
+yaml\t'The same as YAML; what is not known is left out'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l timeout -d 'Longest wait for tailscaled and the API server, or for one handshake, as a Go duration [default: 10s]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l exit-code -d 'Say by the exit code whether a certificate is worse than renewal-due'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l crit-days -d 'Days before the end from which on a certificate is critical' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l serve-config -d 'A serve config to take names from, in place of tailscaled\'s' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -s o -l output -d 'How results look; `--json` is short for `--output json`' -r -f -a "table\t'For people'
+json\t'One JSON document'
+yaml\t'The same as YAML; what is not known is left out'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l timeout -d 'Longest wait for tailscaled and the API server, or for one handshake, as a Go duration [default: 10s]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l pem -d 'The certificate chain as well'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l domain -d 'A name to add to those that are served or were ordered lately; may be given more than once' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l serve-config -d 'A serve config to take names from, in place of tailscaled\'s' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -s o -l output -d 'How results look; `--json` is short for `--output json`' -r -f -a "table\t'For people'
+json\t'One JSON document'
+yaml\t'The same as YAML; what is not known is left out'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l timeout -d 'Longest wait for tailscaled and the API server, or for one handshake, as a Go duration [default: 10s]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l exit-code -d 'End with 3 when a limit is used up, with 1 when the notes cannot be read'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from budget" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l address -d 'An address where it is served, in place of those that tailscaled knows; may be given more than once' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l service -d 'A Kubernetes Service behind which it is served, in place of what tailscaled knows' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l serial -d 'The serial number that ought to be served, in hex, in place of that of the kept certificate' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l serve-config -d 'A serve config to take names from, in place of tailscaled\'s' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -s o -l output -d 'How results look; `--json` is short for `--output json`' -r -f -a "table\t'For people'
+json\t'One JSON document'
+yaml\t'The same as YAML; what is not known is left out'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l timeout -d 'Longest wait for tailscaled and the API server, or for one handshake, as a Go duration [default: 10s]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l serve-config -d 'A serve config to take names from, in place of tailscaled\'s' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -s o -l output -d 'How results look; `--json` is short for `--output json`' -r -f -a "table\t'For people'
+json\t'One JSON document'
+yaml\t'The same as YAML; what is not known is left out'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l timeout -d 'Longest wait for tailscaled and the API server, or for one handshake, as a Go duration [default: 10s]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l cert-domain -d 'Stands for `${TS_CERT_DOMAIN}`, instead of the node\'s first certificate domain' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l state-dir -d 'Where to remember attempts, so that a restart does not begin anew' -r -f -a "(__fish_complete_directories)"
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l socket -d 'tailscaled\'s socket; by default TS_SOCKET' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l serve-config -d 'A serve config to take names from, in place of tailscaled\'s' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -s o -l output -d 'How results look; `--json` is short for `--output json`' -r -f -a "table\t'For people'
+json\t'One JSON document'
+yaml\t'The same as YAML; what is not known is left out'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l timeout -d 'Longest wait for tailscaled and the API server, or for one handshake, as a Go duration [default: 10s]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Even through a pipe'
 never\t'Never'"
@@ -321,7 +462,7 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_
 complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
 complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -s v -l verbose -d 'Say more; twice: everything'
 complete -c tailpod -n "__fish_tailpod_using_subcommand secret; and __fish_seen_subcommand_from repair" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l only -d 'Only these checks: codes, or groups: env, api, rbac, clock, daemon, host, dns, memory, serve' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l only -d 'Only these checks: codes, or groups: env, api, rbac, clock, daemon, host, dns, memory, serve, certs' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
 complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -l context -d 'Context of the kubeconfig, if not the current one' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand doctor" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r

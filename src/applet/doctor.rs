@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::certs::doctor_findings;
 use crate::boot::files::{check_files, needed_files};
 use crate::boot::host::{Destinations, Forwarding, tun_path};
 use crate::cli::cluster::ClusterArgs;
@@ -38,7 +39,7 @@ Examples:
   tailpod doctor --json                         For machines"
 )]
 pub struct Args {
-    /// Only these checks: codes, or groups: env, api, rbac, clock, daemon, host, dns, memory, serve
+    /// Only these checks: codes, or groups: env, api, rbac, clock, daemon, host, dns, memory, serve, certs
     #[arg(long, value_name = "CODE|GROUP", value_delimiter = ',')]
     only: Vec<Only>,
 
@@ -49,7 +50,7 @@ pub struct Args {
 /// What `--json` prints.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report<'f> {
+pub(super) struct Report<'f> {
     healthy: bool,
     counts: Counts,
     findings: &'f [Finding],
@@ -66,8 +67,18 @@ struct Counts {
 /// Looks, and says what was found.
 pub async fn run(args: &Args, out: &Output) -> anyhow::Result<ExitStatus> {
     let vars = ProcessEnv::capture();
-    let subject = subject(args, &vars);
-    let findings = examine(&subject, &args.only).await;
+    let subject = subject(&args.cluster, &vars);
+    let findings = examine(&subject, &args.only, Box::pin(doctor_findings(&args.cluster, &vars))).await;
+    let as_json = |document: &Report<'_>| if out.is_json() { out.json(document).map(|()| true) } else { Ok(false) };
+    report(&findings, as_json, out)
+}
+
+/// Says what was found: as a document, unless `write` says that there is none to be.
+pub(super) fn report(
+    findings: &[Finding],
+    write: impl FnOnce(&Report<'_>) -> anyhow::Result<bool>,
+    out: &Output,
+) -> anyhow::Result<ExitStatus> {
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
     let counts = Counts {
         ok: count(Level::Ok),
@@ -76,20 +87,19 @@ pub async fn run(args: &Args, out: &Output) -> anyhow::Result<ExitStatus> {
         skipped: count(Level::Skipped),
     };
     let healthy = counts.failure == 0;
-    if out.is_json() {
-        out.json(&Report { healthy, counts, findings: &findings })?;
-    } else {
-        out.raw(&text(&findings, out))?;
-        let Counts { ok, warning, failure, skipped } = counts;
+    let Counts { ok, warning, failure, skipped } = counts;
+    if !write(&Report { healthy, counts, findings })? {
+        out.raw(&text(findings, out))?;
         out.note(format_args!("{ok} ok, {warning} warnings, {failure} failures, {skipped} skipped"));
     }
     Ok(if healthy { ExitStatus::Done } else { ExitStatus::No })
 }
 
-fn subject(args: &Args, vars: &ProcessEnv) -> Subject {
+/// What is examined, as the environment and the flags name it.
+pub(super) fn subject(cluster: &ClusterArgs, vars: &dyn Vars) -> Subject {
     let value = |var: &vars::Var| vars.get(var.name).ok().flatten().filter(|value| !value.is_empty());
     let settings = settings::read(vars, Persona::Tailpod);
-    let secret = match &args.cluster.secret {
+    let secret = match &cluster.secret {
         Some(secret) => Some(secret.name.clone()),
         None => match &settings {
             Ok(settings) => settings.kube.secret.clone(),
@@ -103,8 +113,8 @@ fn subject(args: &Args, vars: &ProcessEnv) -> Subject {
     };
     // A service account that is not mounted is a finding, not the lack of a way, where boot would use it.
     let in_pod = value(vars::KUBERNETES_SERVICE_HOST).is_some() && !needs.secrets.is_empty();
-    let access = args.cluster.access(vars).ok().or_else(|| in_pod.then(|| settings::in_cluster(vars)));
-    let secret_namespace = args.cluster.secret.as_ref().and_then(|secret| secret.namespace.clone());
+    let access = cluster.access(vars).ok().or_else(|| in_pod.then(|| settings::in_cluster(vars)));
+    let secret_namespace = cluster.secret.as_ref().and_then(|secret| secret.namespace.clone());
     let socket = match &settings {
         Ok(settings) => settings.daemon.socket.clone(),
         Err(_) => PathBuf::from(value(vars::TS_SOCKET).unwrap_or_else(|| vars::TS_SOCKET.default.to_owned())),
@@ -113,7 +123,7 @@ fn subject(args: &Args, vars: &ProcessEnv) -> Subject {
     let settings_ref = settings.as_ref().ok();
     Subject {
         access,
-        namespace: secret_namespace.or_else(|| args.cluster.namespace.clone()),
+        namespace: secret_namespace.or_else(|| cluster.namespace.clone()),
         needs,
         capver: settings_ref.map_or(CAPVER, |settings| settings.capver),
         pod_uid: value(vars::POD_UID),
@@ -134,7 +144,7 @@ fn subject(args: &Args, vars: &ProcessEnv) -> Subject {
 }
 
 /// The Secret that boot would use, of an environment whose other problems keep it from being read.
-fn default_secret(vars: &dyn Vars) -> Option<String> {
+pub(super) fn default_secret(vars: &dyn Vars) -> Option<String> {
     let set = |var: &vars::Var| vars.get(var.name).ok().flatten();
     let in_kubernetes = set(vars::KUBERNETES_SERVICE_HOST).is_some_and(|host| !host.is_empty());
     let default = in_kubernetes.then(|| vars::TS_KUBE_SECRET.default.to_owned());

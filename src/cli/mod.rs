@@ -13,7 +13,6 @@ pub mod program;
 pub mod progress;
 pub mod report;
 pub mod table;
-pub mod unbuilt;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -28,7 +27,6 @@ use self::output::{Color, Output, Style, Surroundings, Talk};
 use self::program::Invocation;
 use self::report::Advise;
 use self::table::{Column, Table};
-use self::unbuilt::Unbuilt;
 use crate::secret::redact_keys;
 use crate::{applet, telemetry};
 
@@ -153,13 +151,7 @@ impl Applet {
 
 /// The command definition that help, man pages and completions are made from.
 pub fn definition() -> clap::Command {
-    Cli::command().mut_subcommands(|applet| match applet.get_about() {
-        Some(about) if Unbuilt::marks(&applet) => {
-            let about = format!("{about} (not built yet)");
-            applet.about(about)
-        }
-        _ => applet,
-    })
+    Cli::command()
 }
 
 /// Parses, runs, reports. This is the whole program; `main` only hands it the arguments.
@@ -310,7 +302,7 @@ fn listed() -> Vec<Listed> {
     let listed = shown.map(|applet| Listed {
         name: applet.get_name().to_owned(),
         called_as: program::links_to(applet.get_name()).collect(),
-        built: !Unbuilt::marks(applet),
+        built: true,
         about: applet.get_about().map(ToString::to_string).unwrap_or_default(),
     });
     listed.collect()
@@ -381,7 +373,7 @@ mod tests {
             let name = applet.get_name();
             assert!(applet.get_about().is_some(), "{name} has no description");
             let help = applet.get_after_long_help().map(ToString::to_string).unwrap_or_default();
-            assert!(Unbuilt::marks(applet) || help.starts_with("Examples:\n"), "{name} has no examples");
+            assert!(help.starts_with("Examples:\n"), "{name} has no examples");
         }
     }
 

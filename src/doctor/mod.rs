@@ -90,8 +90,8 @@ impl Only {
     }
 }
 
-/// Examines; nothing in `only` means everything.
-pub async fn examine(subject: &Subject, only: &[Only]) -> Vec<Finding> {
+/// Examines; nothing in `only` means everything. `certs` finds what is about certificates, if that is wanted.
+pub async fn examine(subject: &Subject, only: &[Only], certs: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     let wanted = |code: &Code| only.is_empty() || only.iter().any(|only| only.matches(code));
     let any = |groups: &[Group]| finding::all().iter().any(|code| groups.contains(&code.group) && wanted(code));
     let cluster = async {
@@ -112,10 +112,13 @@ pub async fn examine(subject: &Subject, only: &[Only]) -> Vec<Finding> {
         found
     };
     let daemon = async { timeout(LIMIT, daemon).await.unwrap_or_default() };
-    let (cluster, daemon) = tokio::join!(cluster, daemon);
+    let certs =
+        async { if any(&[Group::Certs]) { timeout(LIMIT, certs).await.unwrap_or_default() } else { Vec::new() } };
+    let (cluster, daemon, certs) = tokio::join!(cluster, daemon, certs);
     let mut found = environment::judge(subject.settings.as_ref(), &subject.files);
     found.extend(cluster);
     found.extend(daemon);
+    found.extend(certs);
     found.extend(host::check(subject.host.as_ref()));
     found.extend(memory::check());
     complete(&found, &finding::all(), &skipped(subject))

@@ -8,6 +8,7 @@ mod apiserver;
 mod architecture;
 mod authkey;
 mod boot;
+mod certs_commands;
 mod certs_watch;
 mod cli;
 mod dependencies;

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::ValueHint;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::Common;
 use crate::applet::socket;
 use crate::causes::chain;
 use crate::certs::allowed::{Told, keep_told};
@@ -23,7 +24,7 @@ use crate::cli::report::Advise;
 use crate::localapi::{LocalApi, Peers};
 use crate::serve::document::NodeFacts;
 use crate::serve::follow::{Delivery, Follower, Good, Leftovers, Problem, Source, Standing};
-use crate::settings::ProcessEnv;
+use crate::settings::Vars;
 use crate::shutdown::{Signals, Tasks};
 
 /// For the tasks to end.
@@ -43,10 +44,6 @@ Examples:
   tailpod certs watch --serve-config config.json --json    One object for each change"
 )]
 pub(super) struct Args {
-    /// The file; or the config itself, when it begins with `{`
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    serve_config: String,
-
     /// Have tailscaled serve it
     #[arg(long)]
     apply: bool,
@@ -66,10 +63,6 @@ pub(super) struct Args {
     /// Where to remember attempts, so that a restart does not begin anew
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     state_dir: Option<PathBuf>,
-
-    /// tailscaled's socket; by default TS_SOCKET
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
-    socket: Option<PathBuf>,
 }
 
 /// What became of a change.
@@ -85,12 +78,20 @@ enum Event<'a> {
 }
 
 /// Follows until a signal.
-pub(super) async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
+pub(super) async fn run(
+    args: &Args,
+    common: &Common,
+    vars: &dyn Vars,
+    signals: &mut Signals,
+    out: &Output,
+) -> anyhow::Result<ExitStatus> {
+    let Some(file) = &common.serve_config else {
+        return Err(anyhow!("which one? `--serve-config FILE` says it").exit_with(ExitStatus::Usage));
+    };
     if let Some(name) = &args.cert_domain {
         Name::parse(name).map_err(|error| anyhow!(error).exit_with(ExitStatus::Usage))?;
     }
-    let api = LocalApi::new(&args.socket.clone().unwrap_or_else(|| socket(&ProcessEnv::capture())));
-    let mut signals = Signals::install().context("cannot watch for signals")?;
+    let api = LocalApi::new(&common.socket.clone().unwrap_or_else(|| socket(vars)));
     if let Err(error) = api.status(Peers::Omit).await {
         out.warning(format!("tailscaled does not answer yet: {}", chain(&error)));
     }
@@ -108,7 +109,7 @@ pub(super) async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> 
     let (_daemon, daemon) = watch::channel(0);
     let follower = Follower {
         api: api.clone(),
-        source: Source::parse(&args.serve_config),
+        source: Source::parse(&file.to_string_lossy()),
         delivery: if args.apply { Delivery::Apply } else { Delivery::Watch },
         leftovers: Leftovers::Compare,
         facts,
@@ -133,7 +134,7 @@ pub(super) async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> 
             ended = tasks.next_ended() => break Err(anyhow!("{ended}")),
             Ok(()) = standing_seen.changed() => {
                 let standing = standing_seen.borrow_and_update().clone();
-                if let Some(status) = told.show(&standing, &args, &loops, out).await? {
+                if let Some(status) = told.show(&standing, args, &loops, out).await? {
                     break Ok(status);
                 }
             }

@@ -46,7 +46,9 @@ async fn each_check_finds_what_it_is_for() {
     way(&mut found).await;
     rights(&mut found).await;
     daemon(&mut found).await;
-    let all: BTreeSet<_> = finding::all().iter().map(|code| code.code.to_owned()).collect();
+    // `certs check` shows what the group `certs` finds, each in its own test.
+    let others = |code: &&finding::Code| code.group != finding::Group::Certs;
+    let all: BTreeSet<_> = finding::all().iter().filter(others).map(|code| code.code.to_owned()).collect();
     let missing: Vec<_> =
         all.difference(&found.0).filter(|code| !JUDGED_IN_UNIT_TESTS.contains(&code.as_str())).collect();
     assert!(missing.is_empty(), "nothing shows that these find anything: {missing:?}");
