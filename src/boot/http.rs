@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 
 use super::context::Context;
-use super::serving::Serving;
 use crate::health::{BindError, HealthHandle, HealthRoutes, MetricsRoutes, Routes, Server};
-use crate::node;
-use crate::settings::Persona;
+use crate::node::{self, metrics::OwnMetrics};
 
 /// Binds every listener that the settings ask for. Nothing is served yet, so a failure leaves nothing behind.
-pub(super) fn bind(context: &Context, health: &HealthHandle, serving: &Serving) -> Result<Vec<Server>, BindError> {
+pub(super) fn bind(
+    context: &Context,
+    health: &HealthHandle,
+    own: Option<&OwnMetrics>,
+) -> Result<Vec<Server>, BindError> {
     let local = &context.settings.local;
     let health = |probes| HealthRoutes {
         snapshot: health.subscribe(),
@@ -22,21 +24,18 @@ pub(super) fn bind(context: &Context, health: &HealthHandle, serving: &Serving) 
         servers.push(Server::bind(&addr.text, addr.addr, Routes::new(Some(health(false)), None))?);
     }
     if let Some(main) = &local.main {
-        let metrics = main.metrics.then(|| metrics(context, serving, local.debug.as_ref().map(|addr| addr.addr)));
+        let metrics = main.metrics.then(|| metrics(context, own, local.debug.as_ref().map(|addr| addr.addr)));
         let routes = Routes::new(main.health.then(|| health(true)), metrics);
         servers.push(Server::bind(&main.addr.text, main.addr.addr, routes)?);
     }
     Ok(servers)
 }
 
-fn metrics(context: &Context, serving: &Serving, debug: Option<SocketAddr>) -> MetricsRoutes {
+fn metrics(context: &Context, own: Option<&OwnMetrics>, debug: Option<SocketAddr>) -> MetricsRoutes {
     let api = context.api.clone();
-    let source = match context.settings.persona {
-        // Containerboot passes the daemon's on, and nothing else.
-        Persona::Tailpod if context.settings.serve_config.is_some() => {
-            node::metrics::of_daemon_and(api, serving.metrics())
-        }
-        _ => node::metrics::of_daemon(api),
+    let source = match own {
+        Some(own) => node::metrics::of_daemon_and(api, own.clone()),
+        None => node::metrics::of_daemon(api),
     };
     MetricsRoutes { source, debug }
 }

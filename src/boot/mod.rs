@@ -7,6 +7,7 @@
 mod announce;
 mod apply;
 pub mod argv;
+mod certs;
 mod context;
 pub mod files;
 pub mod flags;
@@ -87,5 +88,6 @@ fn children_environment(settings: &Settings, inherited: &Environment) -> Environ
         Persona::Containerboot => Vec::new(),
         Persona::Tailpod => vars::secret_names().collect(),
     };
-    program::child_environment(inherited, &dropped, &[])
+    let mode = settings.cert_share.map(|share| (vars::TS_CERT_SHARE_MODE.name, share.mode()));
+    program::child_environment(inherited, &dropped, mode.as_slice())
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::flags::{self, FlagsOutcome};
 use super::machine::{LoginSource, Mode, Policy, Store};
-use crate::settings::{self, Login, Persona, Settings};
+use crate::settings::{self, CertShare, Login, Persona, Settings};
 
 /// Where the bare `tailscale` CLI looks for the daemon.
 pub const DEFAULT_SOCKET: &str = "/var/run/tailscale/tailscaled.sock";
@@ -45,7 +45,9 @@ pub fn policy(settings: &Settings, store: Store) -> Policy {
         delete_authkey: settings.delete_authkey,
         // tailpod changes only what differs, so nothing that goes on being served is ever cut (W26).
         clear_serve_config: settings.persona == Persona::Containerboot && settings.serve_config.is_some(),
-        serve: settings.serve_config.is_some() || settings.auto_advertise,
+        serve: settings.serve_config.is_some()
+            || settings.auto_advertise
+            || settings.cert_share == Some(CertShare::Writes),
         tune_gro: settings.gro_forwarding,
         link_socket: settings.daemon.socket.as_os_str() != DEFAULT_SOCKET,
     }

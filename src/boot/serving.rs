@@ -145,6 +145,11 @@ impl Serving {
         }
     }
 
+    /// How the serve config stands.
+    pub(super) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
     /// What our own metrics say.
     pub(super) fn metrics(&self) -> OwnMetrics {
         let standing = self.standing.subscribe();

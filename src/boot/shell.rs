@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::certs::Certs;
 use super::context::Context;
 use super::machine::{Action, Announcement, Boot, Death, Event, Level, LoginError, LoginSource, Outcome};
 use super::serving::Serving;
@@ -26,7 +27,8 @@ use crate::daemon::tailscaled::Tailscaled;
 use crate::health::{HealthHandle, Weight};
 use crate::k8s::publisher::{self, Publisher, SecretTarget};
 use crate::node;
-use crate::settings::Persona;
+use crate::node::metrics::OwnMetrics;
+use crate::settings::{CertShare, Persona};
 use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
 
 /// Limit of one state-writing call to the API server or the daemon after the boot deadline's part (W31).
@@ -70,6 +72,7 @@ pub(super) struct Shell {
     pub(super) http: Tasks,
     publisher: Option<Publisher>,
     pub(super) serving: Serving,
+    certs: Certs,
 }
 
 impl Shell {
@@ -98,6 +101,7 @@ impl Shell {
             http: Tasks::new(CancellationToken::new()),
             publisher: None,
             serving: Serving::new(),
+            certs: Certs::default(),
         }
     }
 
@@ -223,6 +227,9 @@ impl Shell {
                 let publisher = self.publisher();
                 let (health, events) = (self.health.clone(), self.events.clone());
                 self.serving.start(&context, &mut self.tasks, publisher, health, events);
+                if context.settings.cert_share == Some(CertShare::Writes) {
+                    self.certs.start(&context, self.serving.standing(), &mut self.tasks);
+                }
             }
             Action::RequestReissue => {
                 let stop = self.root.clone();
@@ -316,8 +323,20 @@ impl Shell {
         self.daemon_task(async move { Event::LoginSubmitted(login::login(&context, source, &stop).await) });
     }
 
+    /// What we say beside tailscaled's metrics: nothing as containerboot, which passes those on.
+    fn own_metrics(&self) -> Option<OwnMetrics> {
+        let settings = &self.context.settings;
+        if settings.persona == Persona::Containerboot {
+            return None;
+        }
+        let serving = settings.serve_config.is_some().then(|| self.serving.metrics());
+        let certs = (settings.cert_share == Some(CertShare::Writes)).then(|| self.certs.metrics());
+        let parts: Vec<_> = serving.into_iter().chain(certs).collect();
+        (!parts.is_empty()).then(|| -> OwnMetrics { Arc::new(move || parts.iter().map(|part| part()).collect()) })
+    }
+
     fn serve_http(&mut self) {
-        match http::bind(&self.context, &self.health, &self.serving) {
+        match http::bind(&self.context, &self.health, self.own_metrics().as_ref()) {
             Ok(servers) => {
                 for server in servers {
                     self.http.spawn("HTTP server", |stop| server.serve(stop));

@@ -240,7 +240,10 @@ impl<W: World> Keeper<W> {
                 self.say(Phase::Blocked(blocked.0.clone()));
                 said = Some(blocked);
             }
-            sleep(STORAGE).await;
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep(STORAGE) => {}
+            }
         }
         self.check_storage = false;
     }

@@ -18,9 +18,17 @@ use super::names::{self, Name, NoConfig, Node, TooMany, Warning};
 use super::schedule::Growth;
 use super::standing::{Phase, Standing};
 use super::world::{Allowed, Role, World};
+use crate::localapi::mask::Version;
 
 /// Calls at the same time, where the daemon has a lock for each name (1.102 and newer).
 pub const CONCURRENT: usize = 4;
+
+/// How many calls a daemon of this version works on at the same time.
+pub fn concurrency(version: Option<&str>) -> usize {
+    /// The first with a lock for each name.
+    const LOCK_FOR_EACH: Version = Version { major: 1, minor: 102, patch: 0 };
+    if version.and_then(Version::parse).is_some_and(|version| version < LOCK_FOR_EACH) { 1 } else { CONCURRENT }
+}
 
 /// How the loops behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +163,12 @@ impl<W: World> Loops<W> {
     pub async fn standings(&self) -> Vec<(Name, Standing)> {
         let inner = self.inner.lock().await;
         inner.live.iter().map(|(name, live)| (name.clone(), live.standing.borrow().clone())).collect()
+    }
+
+    /// The same for whoever cannot wait; nothing while they are being changed.
+    pub fn glance(&self) -> Option<Vec<(Name, Standing)>> {
+        let inner = self.inner.try_lock().ok()?;
+        Some(inner.live.iter().map(|(name, live)| (name.clone(), live.standing.borrow().clone())).collect())
     }
 
     /// Follows one name.

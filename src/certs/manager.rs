@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use super::standing::{Phase, Standing};
 use super::world::World;
 use crate::causes::chain;
 use crate::localapi::LocalApi;
+use crate::serve::follow::Standing as Followed;
 
 /// Between looks at the daemon's serve config, and at what is stored.
 const LOOK: Duration = Duration::from_secs(60);
@@ -27,6 +29,8 @@ pub enum Names {
     These(BTreeSet<Name>),
     /// The daemon's serve config, looked at again when this changes.
     Served(watch::Receiver<u64>),
+    /// A serve config that is followed, whether or not the daemon gets it.
+    Followed(watch::Receiver<Followed>),
 }
 
 /// Keeps the loops those that there should be, until `stop`.
@@ -37,27 +41,27 @@ pub async fn manage<W: World>(loops: &Loops<W>, api: &LocalApi, names: Names, st
 }
 
 async fn follow<W: World>(loops: &Loops<W>, api: &LocalApi, names: Names) {
+    let mut warned: Vec<Warning> = Vec::new();
     let mut changes = match names {
         Names::These(names) => {
             loops.keep(names).await;
             return std::future::pending().await;
         }
         Names::Served(changes) => changes,
+        Names::Followed(mut standing) => loop {
+            let good = standing.borrow_and_update().good.clone();
+            if let Some(good) = good {
+                ensure(loops, &good.config, &mut warned).await;
+            }
+            if standing.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        },
     };
-    let mut warned: Vec<Warning> = Vec::new();
     loop {
         changes.mark_unchanged();
         match api.serve_config().await {
-            Ok(config) => match loops.ensure(&config.document).await {
-                Ok(warnings) if warnings == warned => {}
-                Ok(warnings) => {
-                    for warning in &warnings {
-                        tracing::warn!("serve config: {warning}");
-                    }
-                    warned = warnings;
-                }
-                Err(error) => tracing::warn!("the serve config's certificates stay as they are: {error}"),
-            },
+            Ok(config) => ensure(loops, &config.document, &mut warned).await,
             // The loops of before go on: a daemon that restarts serves the same afterwards.
             Err(error) => tracing::debug!(error = chain(&error), "the serve config is not known"),
         }
@@ -66,6 +70,20 @@ async fn follow<W: World>(loops: &Loops<W>, api: &LocalApi, names: Names) {
             changed = changes.changed() => if changed.is_err() { sleep(LOOK).await },
             () = look => {}
         }
+    }
+}
+
+/// Warnings are said once.
+async fn ensure<W: World>(loops: &Loops<W>, config: &Value, warned: &mut Vec<Warning>) {
+    match loops.ensure(config).await {
+        Ok(warnings) if warnings == *warned => {}
+        Ok(warnings) => {
+            for warning in &warnings {
+                tracing::warn!("serve config: {warning}");
+            }
+            *warned = warnings;
+        }
+        Err(error) => tracing::warn!("the serve config's certificates stay as they are: {error}"),
     }
 }
 

@@ -29,6 +29,7 @@ pub mod proxy;
 mod read;
 pub mod reader;
 mod rules;
+mod share;
 pub mod source;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use print::redact_args;
 pub(crate) use print::secret_flag;
 pub use problem::{Problem, Problems};
 pub use read::{by_address, depends_on_the_daemon, in_cluster, is_one_step, read, read_with};
+pub use share::{CertShare, NoShare, group_of};
 pub use source::{NotUnicode, ProcessEnv, Vars};
 
 use std::net::{IpAddr, SocketAddr};
@@ -103,6 +105,8 @@ pub struct Settings {
     /// `TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT`; unset, whether the config file leaves it to boot which Services
     /// are advertised.
     pub auto_advertise: bool,
+    /// `TS_EXPERIMENTAL_CERT_SHARE` and `TAILPOD_CERT_WRITER`: this replica's part, when certificates are shared.
+    pub cert_share: Option<CertShare>,
     /// `TAILPOD_WITHDRAW_WAIT`: how long peers are given to fail over after Services were withdrawn.
     pub withdraw_wait: Duration,
     /// `TAILPOD_STRICT`, tailpod persona: end where otherwise the last good serve config stays.

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{
-    Credentials, KubeAccess, ListenAddr, Login, Mode, NoteLevel, Persona, RestartDaemon, Routes, Settings, StateStore,
-    Tun,
+    CertShare, Credentials, KubeAccess, ListenAddr, Login, Mode, NoteLevel, Persona, RestartDaemon, Routes, Settings,
+    StateStore, Tun,
 };
 use crate::goduration;
 use crate::secret::redact;
@@ -98,6 +98,7 @@ impl Settings {
             },
             "serveConfig": self.serve_config,
             "autoAdvertise": self.auto_advertise,
+            "certShare": self.cert_share.map(CertShare::mode),
             "withdrawWait": goduration::format(self.withdraw_wait),
             "terminationLog": self.termination_log.as_deref().map(path),
             "notes": self.notes.iter().map(|note| json!({

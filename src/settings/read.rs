@@ -12,8 +12,8 @@ use super::reader::{Reader, Reported};
 use super::rules::{self, Given};
 use super::source::Vars;
 use super::{
-    Daemon, Kube, KubeAccess, Local, LocalListener, Login, Mode, Node, NoteLevel, Persona, Pod, RestartDaemon, Routes,
-    Settings, StateStore, Tun, conffile, merge, parse, unbuilt, vars,
+    CertShare, Daemon, Kube, KubeAccess, Local, LocalListener, Login, Mode, Node, NoteLevel, Persona, Pod,
+    RestartDaemon, Routes, Settings, StateStore, Tun, conffile, merge, parse, unbuilt, vars,
 };
 use crate::prefix::Prefix;
 use crate::secret::Secret;
@@ -132,6 +132,7 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
         Some(path) => Some(path).filter(|path| !path.is_empty()),
         None => Some(vars::TAILPOD_TERMINATION_LOG.default.to_owned()),
     };
+    let cert_share = cert_share(&mut read, pod.as_ref().ok());
     unbuilt::check(&mut read);
     read.doubts();
 
@@ -167,12 +168,28 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
             delete_authkey,
             serve_config,
             auto_advertise: auto_advertise.unwrap_or(!file_advertises),
+            cert_share,
             withdraw_wait: withdraw_wait?,
             strict,
             termination_log: termination_log.map(PathBuf::from),
             notes,
         })
     })
+}
+
+/// This replica's part, where certificates are shared.
+fn cert_share(read: &mut Reader<'_>, pod: Option<&Pod>) -> Option<CertShare> {
+    let writer = read.one_of(vars::TAILPOD_CERT_WRITER).ok()?;
+    if !read.boolean(vars::TS_EXPERIMENTAL_CERT_SHARE) {
+        return None;
+    }
+    match CertShare::of(pod?.name.as_deref(), writer) {
+        Ok(share) => Some(share),
+        Err(error) => {
+            read.report_late(Problem::once(error.to_string()));
+            None
+        }
+    }
 }
 
 /// What does not go together with a serve config (certs.md 3.1, localapi.md 7.9).

@@ -371,7 +371,6 @@ fn local_listeners() {
 fn unbuilt_parts_and_only_they_end_it() {
     let kube = [("KUBERNETES_SERVICE_HOST", "h"), KERNEL];
     for pair in [
-        ("TS_EXPERIMENTAL_CERT_SHARE", "true"),
         ("TS_DEST_IP", "1.2.3.4"),
         ("TS_EXPERIMENTAL_DEST_DNS_NAME", "h"),
         ("TS_TAILNET_TARGET_IP", "100.64.0.1"),
@@ -386,7 +385,7 @@ fn unbuilt_parts_and_only_they_end_it() {
     }
     let via = [(VIA_INGRESS, "true"), ("TS_SERVE_CONFIG", "/x"), ("POD_IP", "10.0.0.9")];
     assert!(lines(&[&kube[..], &via].concat(), Persona::Tailpod)[0].contains(VIA_INGRESS));
-    assert_eq!(unbuilt::names().count(), 8);
+    assert_eq!(unbuilt::names().count(), 7);
     ok(
         &[
             ("TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT", "false"),

@@ -11,7 +11,6 @@ use super::vars::{self, Rule, Var};
 
 /// Set to anything (or, for booleans, to true), these end in an error that names them.
 static UNBUILT: &[&Var] = &[
-    vars::TS_EXPERIMENTAL_CERT_SHARE,
     vars::TS_DEST_IP,
     vars::TS_EXPERIMENTAL_DEST_DNS_NAME,
     vars::TS_TAILNET_TARGET_IP,

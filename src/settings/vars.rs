@@ -148,6 +148,7 @@ variables! {
     TS_EGRESS_PROXIES_CONFIG_PATH, Proxy, Rule::Text, "", "Directory with the egress services' config.";
     TS_INGRESS_PROXIES_CONFIG_PATH, Proxy, Rule::Text, "", "File with the ingress services' config.";
     TS_EXPERIMENTAL_CERT_SHARE, Proxy, Rule::Bool, "false", "Share certificates between replicas.";
+    TAILPOD_CERT_WRITER, Proxy, Rule::OneOf(&["ordinal", "lease", "off"]), "ordinal", "Which replica gets shared certificates: the first one, the one that holds a Lease (`certs run`), or none of these.";
     TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT, Proxy, Rule::Bool, "true", "Advertise the Services in the serve config; unset, not if the config file says which.";
     TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS, Proxy, Rule::Bool, "false", "Enable UDP GRO forwarding.";
     TS_DEBUG_FIREWALL_MODE, Proxy, Rule::Text, "", "`nftables`, `iptables` or `auto`.";

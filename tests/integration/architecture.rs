@@ -193,6 +193,7 @@ const PURE: &[&str] = &[
     "settings/merge.rs",
     "settings/parse.rs",
     "settings/print.rs",
+    "settings/share.rs",
     "spelling.rs",
     "statesecret/code.rs",
     "statesecret/diff.rs",

@@ -10,6 +10,7 @@ mod authkey;
 mod boot;
 mod certs_commands;
 mod certs_watch;
+mod certs_manager;
 mod cli;
 mod dependencies;
 mod doctor;

@@ -49,7 +49,6 @@ const VIA_INGRESS: &str = "EXPERIMENTAL_ALLOW_PROXYING_CLUSTER_TRAFFIC_VIA_INGRE
 #[tokio::test]
 async fn e6_variables_of_parts_that_are_not_there_yet() {
     for (name, value) in [
-        ("TS_EXPERIMENTAL_CERT_SHARE", "true"),
         ("TS_DEST_IP", "1.2.3.4"),
         ("TS_EXPERIMENTAL_DEST_DNS_NAME", "h"),
         ("TS_TAILNET_TARGET_IP", "100.64.0.1"),
@@ -95,6 +94,7 @@ async fn e6_all_other_variables_are_accepted() {
         "TAILPOD_CAPVER" => Some("148"),
         "TAILPOD_RESTART_DAEMON" => Some("never"),
         "TAILPOD_ARGS_QUOTING" => Some("shell"),
+        "TAILPOD_CERT_WRITER" => Some("off"),
         "TAILPOD_WITHDRAW_WAIT" => Some("1s"),
         name if name.ends_with("_TIMEOUT") => Some("1m"),
         name if name.starts_with("TS_ENABLE_") => Some("false"),
