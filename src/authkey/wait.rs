@@ -1,7 +1,8 @@
 //! Waiting for a key that differs from the old one.
 //!
 //! A file is read when its directory says that it may have changed and in any case every 5 s; a Secret is followed by
-//! a watch, and read whenever that has been silent for 5 s. Whatever cannot be read counts as "no key yet". Log lines are contract where upstream has them.
+//! a watch, and read whenever that has been silent for 5 s. Whatever cannot be read counts as "no key yet". Log lines are
+//! contract where upstream has them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -199,24 +200,23 @@ async fn in_secret(
     tracing::info!("auth key reissue: watching key {key} of Secret {name}");
     observer(Progress::Watching);
     announce(limit);
+    // One timer for everything: each wake-up costs more than what is done then.
     let mut watch = cluster.watch_secret(name).checked_every(POLL);
-    let mut poll = tokio::time::interval_at(start + POLL, POLL);
-    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = start + POLL;
     let mut polling = false;
     loop {
-        tokio::select! {
-            seen = watch.next() => {
-                let seen = seen.map_err(WaitError::Denied)?;
-                if let Some(key) = seen.and_then(|secret| secret.auth_key(key)).filter(|key| is_new(key, old)) {
-                    return Ok(key);
-                }
+        let seen = watch.turn().await.map_err(WaitError::Denied)?;
+        if let Some(key) = seen.flatten().and_then(|secret| secret.auth_key(key)).filter(|key| is_new(key, old)) {
+            return Ok(key);
+        }
+        if next <= Instant::now() {
+            while next <= Instant::now() {
+                next += POLL;
             }
-            _ = poll.tick() => {
-                if watch.is_polling() && !std::mem::replace(&mut polling, true) {
-                    observer(Progress::Polling);
-                }
-                observer(Progress::StillNone { elapsed: start.elapsed() });
+            if watch.is_polling() && !std::mem::replace(&mut polling, true) {
+                observer(Progress::Polling);
             }
+            observer(Progress::StillNone { elapsed: start.elapsed() });
         }
     }
 }

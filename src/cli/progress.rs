@@ -59,7 +59,8 @@ pub async fn wait_at_most<T>(out: &Output, what: &str, limit: Duration, work: im
     // A whole second is what the clock in it shows; the rest of an hour is not worth a wake-up.
     let pace = if spinner.is_some() { CLOCK_MOVES_EVERY } else { REMIND_EVERY };
     let mut beat = interval_at(start + quiet_for, pace);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // On the beat of the wait itself, so that both are woken at once.
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             result = work.as_mut() => return result,
@@ -107,7 +108,8 @@ async fn remind<T, E>(what: &str, work: impl Future<Output = Result<T, E>>) -> R
     let mut work = pin!(work);
     tracing::info!("waiting for {what}");
     let mut beat = interval_at(start + REMIND_EVERY, REMIND_EVERY);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // On the beat of the wait itself, so that both are woken at once.
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let result = loop {
         tokio::select! {
             result = work.as_mut() => break result,

@@ -103,8 +103,8 @@ impl SecretWatch {
         }
     }
 
-    /// Reads the Secret whenever the watch has said nothing for this long. A proxy or a node that vanished leaves a
-    /// watch that never ends and never speaks again; this is what notices a change all the same.
+    /// Reads the Secret whenever the watch has said nothing for this long. A proxy or a node that vanished leaves a watch that never
+    /// ends and never speaks again; this is what notices a change all the same.
     #[must_use]
     pub fn checked_every(mut self, every: Duration) -> Self {
         self.check = Some(Check { every, next: Instant::now() + every });
@@ -123,23 +123,33 @@ impl SecretWatch {
     /// Only [`Error::Denied`] for `get`: the Secret may not be read at all. The caller may call again.
     pub async fn next(&mut self) -> Result<Seen, Error> {
         loop {
-            let seen = match self.step().await {
-                Ok(seen) => seen,
-                Err(error) if matches!(error, Error::Denied { verb: Verb::Get, .. }) => {
-                    self.not_before = Instant::now() + POLL;
-                    return Err(error);
-                }
-                Err(error) => {
-                    self.complain(&error);
-                    continue;
-                }
-            };
-            if let Some(seen) = seen {
+            if let Some(seen) = self.turn().await? {
+                return Ok(seen);
+            }
+        }
+    }
+
+    /// The same for who has something to do in between: ends after one wait, with the Secret if that brought anything
+    /// new. Where it is read again and again, that is after each reading.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub async fn turn(&mut self) -> Result<Option<Seen>, Error> {
+        match self.step().await {
+            Ok(Some(seen)) => {
                 let now = version_of(&seen);
-                if self.last != now || now == Last::Unversioned {
-                    self.last = now;
-                    return Ok(seen);
-                }
+                let is_new = self.last != now || now == Last::Unversioned;
+                self.last = now;
+                Ok(is_new.then_some(seen))
+            }
+            Ok(None) => Ok(None),
+            Err(error) if matches!(error, Error::Denied { verb: Verb::Get, .. }) => {
+                self.not_before = Instant::now() + POLL;
+                Err(error)
+            }
+            Err(error) => {
+                self.complain(&error);
+                Ok(None)
             }
         }
     }
@@ -178,6 +188,8 @@ impl SecretWatch {
                 self.phase = Phase::List;
                 match opened {
                     Ok(Ok(response)) => {
+                        // What was due meanwhile the list has just answered.
+                        self.check = self.check.map(Check::later);
                         self.phase = Phase::Stream(Box::new(Lines::new(response.into_body())));
                         Ok(None)
                     }
@@ -225,7 +237,8 @@ impl SecretWatch {
             Phase::Poll => {
                 tokio::time::sleep_until(self.not_before).await;
                 let seen = self.cluster.secret(&self.name).await;
-                self.not_before = Instant::now() + POLL;
+                self.check = self.check.map(Check::later);
+                self.not_before = self.check.map_or_else(|| Instant::now() + POLL, |check| check.next);
                 let seen = seen?;
                 self.recovered();
                 Ok(Some(seen))
@@ -235,9 +248,7 @@ impl SecretWatch {
 
     /// What a check read. A Secret that the watch should have told about ends the watch.
     fn judge_check(&mut self, read: Result<Seen, Error>) -> Option<Seen> {
-        if let Some(check) = &mut self.check {
-            check.next = Instant::now() + check.every;
-        }
+        self.check = self.check.map(Check::later);
         let seen = match read {
             Ok(seen) => seen,
             Err(error) => {
@@ -289,6 +300,17 @@ impl SecretWatch {
     }
 }
 
+impl Check {
+    /// The next one that has not passed, counted from the last: whoever counts the same way is woken together with it.
+    fn later(mut self) -> Self {
+        let now = Instant::now();
+        while self.next <= now {
+            self.next += self.every;
+        }
+        self
+    }
+}
+
 fn version_of(seen: &Seen) -> Last {
     match seen {
         None => Last::Absent,
@@ -301,7 +323,7 @@ fn version_of(seen: &Seen) -> Last {
 async fn checked(cluster: &Cluster, name: &str, check: Option<Check>) -> Result<Seen, Error> {
     let Some(Check { every, next }) = check else { return std::future::pending().await };
     tokio::time::sleep_until(next).await;
-    cluster.until(Instant::now() + every).secret(name).await
+    cluster.until(next + every).secret(name).await
 }
 
 impl Lines {
