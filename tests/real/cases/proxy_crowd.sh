@@ -1,6 +1,7 @@
 # A hundred thousand connections that are closed at once, say nothing, stop half-way, send garbage or ask: peers are
 # served during it and after, and memory stays flat.
 # personas: proxy-serve proxy
+# limit: 300
 . "$HERE/proxy.sh"
 lab_of lab:admins
 resident() { awk '$1 == "VmRSS:" { print $2 }' "/proc/${pid[proxy]}/status"; }
