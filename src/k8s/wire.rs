@@ -381,7 +381,8 @@ mod tests {
     #[test]
     fn a_list_is_searched_by_name() {
         let body = br#"{"metadata":{"resourceVersion":"5"},"items":[{"metadata":{"name":"other"}},{"metadata":{"name":"s"}}]}"#;
-        assert_eq!(list(body, "s"), Ok((Some(StateSecret::default()), Some("5".to_owned()))));
+        let found = StateSecret { name: Some("s".to_owned()), ..StateSecret::default() };
+        assert_eq!(list(body, "s"), Ok((Some(found), Some("5".to_owned()))));
         assert_eq!(
             list(br#"{"metadata":{"resourceVersion":"5"},"items":null}"#, "s"),
             Ok((None, Some("5".to_owned())))
