@@ -148,10 +148,9 @@ impl Seen {
                 let normal = |name: &String| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
                 self.found.allowed = Some(names.iter().map(normal).collect());
             }
-            Err(error) => {
-                let hint = error.hint();
-                return self.trouble("the names that the tailnet allows", &chain(&error), hint);
-            }
+            // Nobody is there: the next question has the same answer.
+            Err(error) if !error.is_answer() => return self.trouble("tailscaled", &chain(&error), error.hint()),
+            Err(error) => self.trouble("the names that the tailnet allows", &chain(&error), error.hint()),
         }
         match config {
             Ok(config) if self.config.is_none() => self.config = Some(config.document),

@@ -295,6 +295,18 @@ async fn what_cannot_be_read_is_named_and_the_rest_is_listed() {
 }
 
 #[tokio::test]
+async fn a_tailscaled_that_is_not_there_or_knows_half_is_named_once() {
+    let scene = node(&services(&["shop.t.ts.net"]), &[]).await;
+    scene.daemon().fail("cert-domains", tailpod::sandbox::Fault::Status(500, "no netmap available\n".to_owned()));
+    let ran = certs(&scene, &["list", "--exit-code"]).await.ends(1);
+    ran.says("cannot read the names that the tailnet allows: ");
+    assert_eq!(ran.row("shop.t.ts.net")[6], "missing", "its serve config is read all the same");
+    let gone = certs(&scene, &["list", "--exit-code", "--socket", "/nonexistent/tailscaled.sock"]).await.ends(1);
+    gone.says("cannot read tailscaled: ");
+    assert_eq!(gone.stderr.matches("warning:").count(), 1, "{}", gone.stderr);
+}
+
+#[tokio::test]
 async fn without_sharing_and_without_rights_nothing_is_missing() {
     let scene = node(&json!({}), &[]).await;
     let ran = certs(&scene, &["list", "--exit-code"]).await.ends(0);

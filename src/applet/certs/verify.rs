@@ -197,14 +197,14 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     ip.or_else(|_| text.parse()).map_err(|_| "an address is `IP` or `IP:PORT`, IPv6 with a port in brackets".to_owned())
 }
 
-/// As certificates print it: colons and leading zeros go.
+/// As certificates are read here: whole bytes without colons, and none that is zero in front.
 fn serial(text: &str) -> Result<String, String> {
     let hex: String = text.chars().filter(|c| *c != ':').map(|c| c.to_ascii_lowercase()).collect();
     let bare = hex.trim_start_matches('0');
     if bare.is_empty() || !bare.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err("a serial number is hexadecimal, with or without colons".to_owned());
     }
-    Ok(bare.to_owned())
+    Ok(if bare.len() % 2 == 0 { bare.to_owned() } else { format!("0{bare}") })
 }
 
 #[cfg(test)]
@@ -225,6 +225,7 @@ mod tests {
     #[test]
     fn serial_numbers_are_read_as_others_print_them() {
         assert_eq!(serial("00:AB:01").as_deref(), Ok("ab01"));
+        assert_eq!(serial("00:0A:B1").as_deref(), Ok("0ab1"));
         assert!(serial("").is_err() && serial("xyz").is_err() && serial("0").is_err());
     }
 }
