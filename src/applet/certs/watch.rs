@@ -21,6 +21,7 @@ use crate::certs::world::{Allowed, Role};
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
 use crate::cli::report::Advise;
+use crate::localapi::mask::Version;
 use crate::localapi::{LocalApi, Peers};
 use crate::serve::document::NodeFacts;
 use crate::serve::follow::{Delivery, Follower, Good, Leftovers, Problem, Source, Standing};
@@ -121,7 +122,7 @@ pub(super) async fn run(
     let options = Options {
         growth: Growth::default(),
         start: Start::default(),
-        concurrent: CONCURRENT,
+        concurrent: concurrent(&api),
         node: if args.include_node { Node::Include } else { Node::Leave },
     };
     let world = LocalWorld::new(api, args.state_dir.as_ref().map(|dir| dir.join(local::FILE)));
@@ -142,6 +143,12 @@ pub(super) async fn run(
     };
     tasks.stop(SETTLE).await;
     outcome
+}
+
+/// Calls at the same time: before 1.102 the daemon has one lock for all names.
+fn concurrent(api: &LocalApi) -> usize {
+    let version = api.versions().version.as_deref().and_then(Version::parse);
+    if version.is_some_and(|version| (version.major, version.minor) < (1, 102)) { 1 } else { CONCURRENT }
 }
 
 /// What was said last.
