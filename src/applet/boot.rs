@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::healthcheck;
 use crate::boot::files::{check_files, needed_files};
 use crate::boot::login_failure::Class;
-use crate::boot::plan::Plan;
+use crate::boot::plan::{Plan, inline_problem};
 use crate::boot::{self, Outcome, termination};
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
@@ -94,6 +94,10 @@ pub async fn run(args: Args, invocation: &Invocation, out: &Output) -> anyhow::R
         return Ok(ExitStatus::Done);
     }
     log_notes(&settings.notes, persona);
+    if let Some(problem) = inline_problem(&settings) {
+        tracing::error!("invalid configuration: {problem}");
+        return Ok(ExitStatus::Failed);
+    }
     raise_open_files_limit();
     let termination_log = settings.termination_log.clone().filter(|_| persona == Persona::Tailpod);
     let outcome = boot::run(settings, &vars.into_variables(), &mut signals).await;

@@ -12,6 +12,8 @@ use serde::Serialize;
 use super::host::{Destinations, Forwarding, tun_path};
 use super::plan::uses_cli;
 use crate::secret::Secret;
+use crate::serve::document::Document;
+use crate::serve::follow::Source;
 use crate::settings::login::LoginParts;
 use crate::settings::{KubeAccess, Mode, Settings, StateStore, Tun};
 
@@ -39,6 +41,8 @@ pub enum Need {
     Sysctl,
     /// It is a program on `PATH`.
     Program,
+    /// It is a serve config.
+    ServeConfig,
 }
 
 /// A [`FileNeed`] and how it is.
@@ -83,6 +87,9 @@ pub fn needed_files(settings: &Settings) -> Vec<FileNeed> {
     }
     let socket_dir = settings.daemon.socket.parent().filter(|dir| !dir.as_os_str().is_empty());
     add(socket_dir.unwrap_or(Path::new(".")).to_owned(), "directory of the socket", Need::WritableDir);
+    if let Some(Source::File(path)) = settings.serve_config.as_deref().map(Source::parse) {
+        add(path, "serve config", Need::ServeConfig);
+    }
     if settings.daemon.tun == Tun::Kernel {
         add(tun_path(&settings.root), "TUN device", Need::Device);
         let destinations = Destinations { routes: Some(&settings.node.routes), ..Destinations::default() };
@@ -117,6 +124,14 @@ fn check_file(need: &FileNeed, search_path: Option<&str>) -> Result<(), String> 
     let path = need.path.as_path();
     let text = |error: io::Error| error.to_string();
     match need.need {
+        Need::ServeConfig => match fs::read_to_string(path) {
+            Ok(text) if text.is_empty() => Err("empty: nothing is served until there is something in it".to_owned()),
+            Ok(text) => Document::parse(&text).map(drop).map_err(|error| error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err("missing: nothing is served until it is there".to_owned())
+            }
+            Err(error) => Err(text(error)),
+        },
         Need::Readable => {
             // Not opened unless it is a file: opening a pipe would wait for a writer.
             if !fs::metadata(path).map_err(text)?.is_file() {

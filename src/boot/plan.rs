@@ -11,6 +11,8 @@ use serde::Serialize;
 use super::argv;
 use super::files::FileCheck;
 use super::flags::{FlagsOutcome, desired_prefs};
+use crate::serve::document::Document;
+use crate::serve::follow::Source;
 use crate::settings::{KubeAccess, Login, Mode, NoteLevel, Persona, Settings, StateStore, redact_args};
 
 /// The whole plan. Displays as text; serializes as the JSON that `--json` prints.
@@ -103,6 +105,8 @@ impl Plan {
                 Err(problem) => problems.push(problem),
             },
         }
+        local_api.extend(serving_steps(settings));
+        problems.extend(inline_problem(settings));
         let failed = files.iter().filter_map(|file| Some(format!("{}: {}", file.path, file.problem.as_ref()?)));
         problems.extend(failed);
         let warnings = settings.notes.iter().filter(|note| note.level == NoteLevel::Warning);
@@ -148,6 +152,28 @@ fn cli_children(settings: &Settings) -> Vec<Child> {
             },
         ],
     }
+}
+
+/// What is wrong with a serve config that is the variable itself: no edit will mend it while boot runs.
+pub fn inline_problem(settings: &Settings) -> Option<String> {
+    let Source::Inline(text) = Source::parse(settings.serve_config.as_deref()?) else { return None };
+    Document::parse(&text).err().map(|error| format!("TS_SERVE_CONFIG: {error}"))
+}
+
+/// What is served and advertised (boot.md 7.2, 7.4).
+fn serving_steps(settings: &Settings) -> Vec<Step> {
+    let step = |what: &str, when: &str| Step { what: what.to_owned(), when: when.to_owned() };
+    let mut steps = Vec::new();
+    if settings.serve_config.is_some() {
+        if settings.persona == Persona::Containerboot {
+            steps.push(step("serve-config: take away what a former run served", "when the node is running"));
+        }
+        steps.push(step("serve-config: what TS_SERVE_CONFIG says", "when it or the node's certificate domain changes"));
+        if settings.auto_advertise {
+            steps.push(step("prefs: advertise its Services, withdraw what left it", "when they change"));
+        }
+    }
+    steps
 }
 
 const NEEDS_LOGIN: &str = "when the daemon reports NeedsLogin";
@@ -200,6 +226,7 @@ fn secret(settings: &Settings) -> Option<SecretPlan> {
         writes.push("tailscale_capver");
         writes.extend(settings.pod.uid.is_some().then_some("pod_uid"));
         writes.extend(["device_id", "device_fqdn", "device_ips"]);
+        writes.extend(settings.serve_config.is_some().then_some("https_endpoint"));
         // tailpod asks for a new key in the Secret as well when the one that is there is refused.
         let asks = one_step || settings.persona == Persona::Tailpod;
         writes.extend(asks.then_some("reissue_authkey"));

@@ -213,6 +213,36 @@ async fn an_inline_config_is_the_variable_itself() {
     boot.stops().await;
 }
 
+/// Nobody can edit a variable while boot runs, so a bad one is an error at start.
+#[tokio::test]
+async fn a_bad_inline_config_ends_the_start() {
+    for name in ["containerboot", "tailpod"] {
+        let scene = Scene::new().await.with("TS_SERVE_CONFIG", "{\"TCP\":\n 7}");
+        let args: &[&str] = if name == "tailpod" { &["boot"] } else { &[] };
+        let ended = scene.start(name, args, &[]).ends(1).await;
+        let line =
+            "invalid configuration: TS_SERVE_CONFIG: line 2, column 2: an object was expected, and this is a number";
+        assert_eq!(ended.last(), line);
+        assert_eq!(scene.daemon().commands().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn check_reads_the_serve_config() {
+    let stage = Stage::new(Scene::new().await, None);
+    let check = |vars: &'static [(&str, &str)]| stage.scene.start("tailpod", &["boot", "--check"], vars);
+    let ended = check(&[]).ends(1).await;
+    assert!(ended.mentions("missing: nothing is served until it is there"), "{}", ended.text());
+    stage.write("{\"TCP\": {\"http\": {}}}");
+    let ended = check(&[]).ends(1).await;
+    assert!(ended.mentions("line 1, column 10: `http` is no port from 1 to 65535"), "{}", ended.text());
+    stage.write(&http(80).to_string());
+    let ended = check(&[]).ends(0).await;
+    assert!(ended.mentions("serve-config: what TS_SERVE_CONFIG says"), "{}", ended.text());
+    let ended = check(&[("TS_SERVE_CONFIG", "{")]).ends(1).await;
+    assert!(ended.mentions("TS_SERVE_CONFIG: line 1, column"), "{}", ended.text());
+}
+
 #[tokio::test]
 async fn the_format_for_services_serves_and_advertises() {
     let text = r#"{"version": "0.0.1", "services": {
