@@ -36,7 +36,7 @@ impl Certs {
     pub(super) fn start(&self, context: &Arc<Context>, served: watch::Receiver<Standing>, tasks: &mut Tasks) {
         let (context, certs) = (Arc::clone(context), self.clone());
         tasks.spawn("certificates", |stop| async move {
-            certs.run(&context, served, &stop).await;
+            Box::pin(certs.run(&context, served, &stop)).await;
             Ok::<(), Infallible>(())
         });
     }

@@ -204,7 +204,7 @@ fn serial(text: &str) -> Result<String, String> {
     if bare.is_empty() || !bare.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err("a serial number is hexadecimal, with or without colons".to_owned());
     }
-    Ok(if bare.len() % 2 == 0 { bare.to_owned() } else { format!("0{bare}") })
+    Ok(if bare.len().is_multiple_of(2) { bare.to_owned() } else { format!("0{bare}") })
 }
 
 #[cfg(test)]
