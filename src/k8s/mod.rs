@@ -1,4 +1,4 @@
-//! Our narrow use of the Kubernetes API: one Secret, access reviews, Events, which Pods live.
+//! Our narrow use of the Kubernetes API: Secrets, Leases, access reviews, Events, which Pods live.
 //!
 //! [`Cluster`] is cheap to clone and safe to share. Every call is bounded in time, retries what may pass by itself,
 //! and fails with an [`Error`] that tells "denied" from "unreachable". Dropping a call cancels it; whether the server
@@ -19,6 +19,7 @@ pub mod exec;
 mod keypair;
 mod kubeconfig;
 mod labelled;
+mod lease;
 mod pairfiles;
 pub mod pods;
 pub mod publisher;

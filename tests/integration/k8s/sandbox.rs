@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tailpod::authkey::{self, KeySource, Progress, Scope};
 use tailpod::k8s::access::Permissions;
 use tailpod::k8s::event::{EventKind, PodEvent, PodRef};
@@ -164,4 +165,33 @@ async fn a_writer_loses_nothing_while_the_api_server_is_away() {
 
     stop.cancel();
     assert!(matches!(tasks.join_next().await, Some(Ok(Ok(())))));
+}
+
+#[tokio::test]
+async fn leases_are_made_replaced_by_version_and_denied_with_their_rule() {
+    let leases = |verbs: &[&str]| Rule::new("coordination.k8s.io", &["leases"], verbs).within("ns");
+    let pod = pod(Access::default().and(leases(&["get", "create", "update"]))).await;
+    assert_eq!(pod.cluster.lease("l").await.expect("an answer"), None);
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"namespace": "ns", "name": "l"}, "spec": {"holderIdentity": "a"},
+    });
+    let made = pod.cluster.create_lease(&lease).await.expect("a Lease");
+    let error = pod.cluster.create_lease(&lease).await.expect_err("there is one");
+    assert!(matches!(error, Error::Conflict { .. }), "{error:?}");
+    let replaced = pod.cluster.update_lease("l", &made).await.expect("an update of the present version");
+    assert_eq!(pod.cluster.lease("l").await.expect("an answer"), Some(replaced));
+    let mut other = made.clone();
+    other["spec"]["holderIdentity"] = "b".into();
+    pod.cluster.update_lease("l", &other).await.expect("nothing had changed, so it is still that version");
+    let error = pod.cluster.update_lease("l", &made).await.expect_err("an older version");
+    assert!(matches!(error, Error::Conflict { .. }), "{error:?}");
+
+    let reader = self::pod(Access::default().and(leases(&["get"]))).await;
+    let error = reader.cluster.create_lease(&lease).await.expect_err("denied");
+    let rule = error.missing_rule().map(|rule| rule.to_string());
+    assert_eq!(
+        rule.as_deref(),
+        Some("- apiGroups: [\"coordination.k8s.io\"]\n  resources: [\"leases\"]\n  verbs: [\"create\"]")
+    );
 }
