@@ -233,6 +233,7 @@ const WALL_CLOCK: &[&str] = &[
     "applet/secret.rs",
     "applet/secret/follow.rs",
     "certs/cluster.rs",
+    "certs/lease/stored.rs",
     "certs/local.rs",
     "doctor/cluster.rs",
     "doctor/daemon.rs",

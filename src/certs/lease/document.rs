@@ -7,27 +7,43 @@ use serde_json::{Value, json};
 
 use super::Record;
 
-/// The object for `record`: without a `resourceVersion` when it has none, so that it can be created.
-pub fn write(namespace: &str, name: &str, record: &Record) -> Value {
-    let mut metadata = json!({"namespace": namespace, "name": name});
-    if !record.version.is_empty() {
-        metadata["resourceVersion"] = record.version.as_str().into();
+/// The object for `record`: a new one, without a `resourceVersion`, so that it can be created.
+pub fn create(namespace: &str, name: &str, record: &Record) -> Value {
+    json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": spec(record),
+    })
+}
+
+/// `object`, the version that `record` is to replace, with `record` in it: labels, owners and members that we do not
+/// know stay.
+pub fn replace(object: &Value, record: &Record) -> Value {
+    let mut object = object.clone();
+    object["metadata"]["resourceVersion"] = record.version.as_str().into();
+    if !object["spec"].is_object() {
+        object["spec"] = json!({});
     }
+    if let Value::Object(spec) = spec(record) {
+        for (member, value) in spec {
+            object["spec"][member] = value;
+        }
+    }
+    object
+}
+
+fn spec(record: &Record) -> Value {
     // Below a second would be zero, which the API server refuses.
     let seconds = record.duration.as_secs_f64().ceil().max(1.0);
     #[expect(clippy::cast_possible_truncation, reason = "a Lease lasts seconds to minutes")]
     let seconds = seconds as i32;
     json!({
-        "apiVersion": "coordination.k8s.io/v1",
-        "kind": "Lease",
-        "metadata": metadata,
-        "spec": {
-            "holderIdentity": record.holder,
-            "leaseDurationSeconds": seconds,
-            "acquireTime": record.acquired.map(micro_time),
-            "renewTime": record.renewed.map(micro_time),
-            "leaseTransitions": record.transitions,
-        },
+        "holderIdentity": record.holder,
+        "leaseDurationSeconds": seconds,
+        "acquireTime": record.acquired.map(micro_time),
+        "renewTime": record.renewed.map(micro_time),
+        "leaseTransitions": record.transitions,
     })
 }
 
@@ -67,12 +83,15 @@ mod tests {
             transitions: 3,
             version: "17".to_owned(),
         };
-        let object = write("ns", "tailpod-certs-pg", &record);
-        assert_eq!(object["spec"]["renewTime"], "2026-01-01T00:00:00.500000Z");
-        assert_eq!(read(&object), Some(record.clone()));
-        let new = write("ns", "x", &Record { version: String::new(), duration: Duration::from_millis(1), ..record });
+        let new = create("ns", "x", &Record { duration: Duration::from_millis(1), ..record.clone() });
         assert!(new["metadata"].get("resourceVersion").is_none());
         assert_eq!(new["spec"]["leaseDurationSeconds"], 1);
+        let labelled = json!({"metadata": {"labels": {"a": "b"}, "resourceVersion": "9"}, "spec": {"strategy": "x"}});
+        let object = replace(&labelled, &record);
+        assert_eq!(object["spec"]["renewTime"], "2026-01-01T00:00:00.500000Z");
+        assert_eq!((&object["metadata"]["labels"]["a"], &object["spec"]["strategy"]), (&json!("b"), &json!("x")));
+        assert_eq!(read(&object), Some(record.clone()));
+        assert_eq!(read(&replace(&json!({"metadata": {}, "spec": null}), &record)), Some(record));
         assert_eq!(read(&json!({"metadata": {}})), None);
         let empty = read(&json!({"metadata": {"resourceVersion": "1"}})).unwrap();
         assert!(empty.holder.is_empty() && empty.duration.is_zero());

@@ -3,9 +3,15 @@
 //! [`Elector`] is asked when to wake ([`Elector::wake_at`]), what to request then ([`Elector::ask`]), and is told the
 //! answer. It follows client-go's `tools/leaderelection`: clocks of two machines are never compared; a candidate takes
 //! over when the record has not changed for the lease's duration by its own clock, and a holder gives up earlier than
-//! that when it cannot renew. A renewal counts from when it was sent: whoever sees it, sees it later.
+//! that when it cannot renew. A renewal counts from when it was sent: whoever sees it, sees it later. [`run`] performs
+//! the step, [`stored`] is where the record is.
+//!
+//! A Lease that somebody deletes is made again by its holder, or after its duration by whoever has seen it before; only
+//! a replica that starts in just that moment cannot know that there was one.
 
 pub mod document;
+pub mod run;
+pub mod stored;
 
 use std::time::{Duration, Instant};
 
@@ -144,6 +150,11 @@ impl Elector {
         self.gives_up_at().map_or(self.wake, |end| end.min(self.wake))
     }
 
+    /// All times of it.
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
     /// The record as it was last seen.
     pub fn seen(&self) -> Option<&Record> {
         self.seen.as_ref().map(|(record, _)| record)
@@ -173,23 +184,35 @@ impl Elector {
     pub fn answered(&mut self, answer: Answer, sent: Instant, now: Instant, chance: f64) -> Change {
         match answer {
             Answer::Absent => {
-                self.seen = None;
-                let change = self.lose_if_holder(now);
+                // Somebody deleted it. Its holder does not know before it renews, and until then counts on it.
+                if let Some((seen, _)) = self.seen.take()
+                    && !seen.holder.is_empty()
+                    && seen.holder != self.me
+                {
+                    self.not_before = self.not_before.max(now + self.respected(&seen));
+                }
                 self.attempt(Next::Create, now);
-                change
+                self.expire(now)
             }
             Answer::Found(record) => self.found(record, now, chance),
             Answer::Written(record) => {
                 let was = self.role;
                 self.seen = Some((record, now));
+                if now >= sent + self.timing.give_up {
+                    // Too late to count on: what we hold by it is over.
+                    let change = self.lose_if_holder(now);
+                    (self.next, self.wake) = (Next::Read, now);
+                    return change;
+                }
                 self.role = Role::Holder { renewed: sent };
                 (self.next, self.wake) = (Next::Write, sent + self.timing.renew);
                 if was == Role::Candidate { Change::Acquired } else { Change::None }
             }
-            // A conflict may be our own write whose answer got lost: look before giving anything up.
+            // A conflict may be our own write whose answer got lost: look before giving anything up. Not at once: what
+            // only ever conflicts must not be a busy loop.
             Answer::Conflict => {
-                (self.next, self.wake) = (Next::Read, now);
-                Change::None
+                (self.next, self.wake) = (Next::Read, now + self.timing.step);
+                self.expire(now)
             }
             Answer::Failed => {
                 self.wake = now + self.timing.step;
@@ -204,16 +227,21 @@ impl Elector {
     /// The write that gives the lease back, if we hold it. From here on we do not compete for `pause`.
     pub fn release(&mut self, now: Instant, wall: Timestamp, pause: Duration) -> Option<Ask> {
         let held = matches!(self.role, Role::Holder { .. });
-        let record = self.seen.as_ref().filter(|_| held).map(|(seen, _)| Record {
-            holder: String::new(),
-            duration: Duration::from_secs(1),
-            renewed: Some(wall),
-            ..seen.clone()
-        });
+        let record = self.seen.as_ref().filter(|_| held).map(|(seen, _)| freed(seen, wall));
         self.role = Role::Candidate;
         self.not_before = now + pause;
         (self.next, self.wake) = (Next::Read, now + self.timing.look);
         record.map(Ask::Update)
+    }
+
+    /// What to ask after `answer` to a request of a release; nothing when it is done, or not ours to do.
+    pub fn release_again(&self, answer: Answer, wall: Timestamp) -> Option<Ask> {
+        match answer {
+            // A renewal whose answer we did not wait for.
+            Answer::Conflict | Answer::Failed => Some(Ask::Read),
+            Answer::Found(record) if record.holder == self.me => Some(Ask::Update(freed(&record, wall))),
+            Answer::Found(_) | Answer::Absent | Answer::Written(_) => None,
+        }
     }
 
     fn found(&mut self, record: Record, now: Instant, chance: f64) -> Change {
@@ -222,7 +250,7 @@ impl Elector {
             _ => now,
         };
         let mine = record.holder == self.me;
-        let respected = record.duration.max(self.timing.duration);
+        let respected = self.respected(&record);
         let free = record.holder.is_empty();
         self.seen = Some((record, since));
         if mine && matches!(self.role, Role::Holder { .. }) {
@@ -245,6 +273,11 @@ impl Elector {
     /// Goes on with `next` as soon as it may.
     fn attempt(&mut self, next: Next, now: Instant) {
         (self.next, self.wake) = if now >= self.not_before { (next, now) } else { (Next::Read, self.not_before) };
+    }
+
+    /// How long a record that does not change is respected: its own duration, if its holder's is longer than ours.
+    fn respected(&self, record: &Record) -> Duration {
+        record.duration.max(self.timing.duration)
     }
 
     fn lose_if_holder(&mut self, now: Instant) -> Change {
@@ -272,5 +305,10 @@ impl Elector {
     }
 }
 
+/// `record` without a holder, for anybody to take at once.
+fn freed(record: &Record, wall: Timestamp) -> Record {
+    Record { holder: String::new(), duration: Duration::from_secs(1), renewed: Some(wall), ..record.clone() }
+}
+
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
