@@ -116,7 +116,12 @@ impl<W: World> Keeper<W> {
             // of it is not written.
             tokio::select! {
                 biased;
-                () = until_reader(&mut role) => {}
+                () = until_reader(&mut role) => {
+                    if self.standing.borrow().phase == Phase::Asking {
+                        // The order was aborted: whoever is responsible next need not wait until the claim ends.
+                        self.shared.world.give_up(&self.name).await;
+                    }
+                }
                 () = self.turn() => {}
             }
         }

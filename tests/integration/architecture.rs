@@ -129,6 +129,7 @@ const PURE: &[&str] = &[
     "certs/schedule.rs",
     "certs/standing.rs",
     "certs/status.rs",
+    "certs/writer.rs",
     "certs/storage.rs",
     "cli/generate.rs",
     "cli/program.rs",

@@ -525,4 +525,5 @@ async fn ninety_days_of_a_healthy_name() {
     assert!(scene.fake.state().calls.iter().all(|(.., min_validity)| min_validity.is_zero()), "never forced");
 }
 
+mod elected;
 mod replicas;

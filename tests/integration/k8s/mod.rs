@@ -2,6 +2,7 @@
 //! and what may be repeated is.
 
 mod clearing;
+mod election;
 mod sandbox;
 pub(crate) mod scripted;
 mod watching;
