@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod names;
 pub mod office;
 pub mod places;
+pub mod promotion;
 pub mod record;
 pub mod replicas;
 pub mod schedule;

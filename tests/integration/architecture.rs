@@ -123,6 +123,7 @@ const PURE: &[&str] = &[
     "certs/metrics.rs",
     "certs/listing.rs",
     "certs/names.rs",
+    "certs/promotion.rs",
     "certs/record.rs",
     "short.rs",
     "certs/replicas.rs",
