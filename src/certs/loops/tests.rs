@@ -527,3 +527,4 @@ async fn ninety_days_of_a_healthy_name() {
 
 mod elected;
 mod replicas;
+mod thousand;
