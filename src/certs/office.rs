@@ -15,6 +15,7 @@ use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Ledger;
+use super::failure::{Class, Failure};
 use super::lease::Timing;
 use super::lease::run::{self, Election, Seat, Tenure, Work};
 use super::lease::stored::StoredLease;
@@ -29,6 +30,8 @@ use crate::shutdown::Tasks;
 
 /// Who is not the holder any more looks again after this; its role has changed by then.
 const OVER: Duration = Duration::from_secs(5);
+/// A holder that cannot order does not compete for this long.
+const UNFIT: Duration = Duration::from_secs(30 * 60);
 
 /// Whether this replica is the writer, now and later.
 #[derive(Clone, Debug)]
@@ -170,6 +173,17 @@ impl<W> Fenced<W> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A holder whose tailscaled cannot order is of no use.
+    fn let_others_try(&self) {
+        if let Some(seat) = &self.seat {
+            tracing::warn!(
+                "tailscaled only reads certificates here, so other replicas are let try: whoever starts the one that is \
+                 to order has to give it TS_CERT_SHARE_MODE=rw"
+            );
+            seat.resign(UNFIT);
+        }
+    }
+
     /// Under which `name` was claimed.
     fn tenure(&self, name: &Name) -> Option<Tenure> {
         self.claims().get(name).map(|(tenure, _)| tenure.clone())
@@ -210,7 +224,14 @@ impl<W: World> World for Fenced<W> {
         tokio::select! {
             biased;
             () = tenure.ended() => std::future::pending().await,
-            answer = asking => answer,
+            answer = asking => {
+                if let Err(error) = &answer
+                    && Failure::of(error, self.now()).class == Class::NotWriter
+                {
+                    self.let_others_try();
+                }
+                answer
+            }
         }
     }
 

@@ -156,3 +156,15 @@ async fn who_resigns_gives_up_its_claim_and_then_the_lease() {
     assert!(metrics.ends_with("\ntailpod_lease_transitions_total 1\n"), "{metrics}");
     assert!(Office::fixed(Role::Writer).metrics().is_empty() && Office::fixed(Role::Writer).is_writer());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_whose_daemon_only_reads_lets_others_try() {
+    let all = three().await;
+    all[0].fake.answers(A, [Reply::Fails(500, "cannot issue in read-only mode")]);
+    for replica in &all {
+        replica.serves(&[A]).await;
+    }
+    sleep(3 * MINUTE).await;
+    assert_eq!((all[0].calls(), all[0].office.is_writer()), (1, false));
+    assert_eq!(all[1].calls() + all[2].calls(), 1);
+}
