@@ -1,14 +1,17 @@
 //! `tailpod certs`: what is known of TLS certificates, what is wrong with them, what is left of the authority's limits; and
 //! each step of keeping them fresh by hand.
 //!
-//! All but `watch` only look: they never ask tailscaled's certificate endpoint, which could order a certificate. None shows
-//! a private key.
+//! All but `issue`, `run` and `watch` only look: they never ask tailscaled's certificate endpoint, which could order a
+//! certificate. None shows a private key.
 
 mod around;
 mod budget;
 mod check;
 mod document;
+mod issue;
 mod list;
+mod place;
+mod run;
 mod show;
 mod verify;
 mod watch;
@@ -38,13 +41,14 @@ use crate::shutdown::{Signal, Signals};
     subcommand_value_name = "COMMAND",
     long_about = "TLS certificates: what there is, how it stands, what keeps it from being better.\n\n\
         Certificates are looked for in TLS Secrets, in the state Secret and in tailscaled's directory; names come from \
-        there, from the serve config and from what the tailnet allows. Only `watch` has certificates ordered; nothing \
-        shows a private key, and what cannot be read is named while the rest is shown.",
+        there, from the serve config and from what the tailnet allows. Only `issue`, `run` and `watch` have certificates \
+        ordered; nothing shows a private key, and what cannot be read is named while the rest is shown.",
     after_long_help = "\
 Examples:
   tailpod certs list                      Every name, its certificate and when it ends
   tailpod certs show shop.tail1.ts.net    Everything about one
   tailpod certs check                     What keeps certificates from being issued, and what to do
+  tailpod certs run --forever             Keep all of them fresh, beside a tailscaled without `boot`
   tailpod certs budget                    What is left of the authority's limits
   tailpod certs verify                    Whether every replica serves what it ought to
   tailpod certs watch --serve-config /etc/serve/config.json --apply
@@ -71,6 +75,10 @@ enum Command {
     Budget(budget::Args),
     /// Compare what replicas serve with what is kept
     Verify(verify::Args),
+    /// Have tailscaled get or renew one certificate
+    Issue(issue::Args),
+    /// Have tailscaled get every certificate that is needed, once or for as long as this runs
+    Run(run::Args),
     /// Find out what keeps certificates from being issued
     Check(check::Args),
     /// Follow a serve config file: keep its certificates fresh, and have it served if asked to
@@ -134,8 +142,10 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
     let vars = ProcessEnv::capture();
     let mut signals = Signals::install().context("cannot watch for signals")?;
     let Args { command, common, cluster } = &args;
-    if let Command::Watch(args) = command {
-        return watch::run(args, common, &vars, &mut signals, out).await;
+    match command {
+        Command::Watch(args) => return watch::run(args, common, &vars, &mut signals, out).await,
+        Command::Run(args) => return run::run(args, common, cluster, &vars, &mut signals, out).await,
+        _ => {}
     }
     let work = async {
         match command {
@@ -144,8 +154,9 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
             Command::Budget(args) => budget::run(args, common, cluster, &vars, out).await,
             Command::Verify(args) => verify::run(args, common, cluster, &vars, out).await,
             Command::Check(args) => Box::pin(check::run(args, common, cluster, &vars, out)).await,
-            // It stops in order, see above.
-            Command::Watch(_) => std::future::pending().await,
+            Command::Issue(args) => issue::run(args, common, cluster, &vars, out).await,
+            // They stop in order, see above.
+            Command::Run(_) | Command::Watch(_) => std::future::pending().await,
         }
     };
     let mut work = pin!(work);

@@ -174,6 +174,7 @@ impl<W: World> Keeper<W> {
             self.say(Phase::NotWriter);
             // The sender lives as long as the loops.
             let _ = self.role.wait_for(|role| *role == Role::Writer).await;
+            self.say(Phase::Starting);
             self.due = self.due.min(self.shared.world.now());
         }
     }
@@ -197,6 +198,9 @@ impl<W: World> Keeper<W> {
                     );
                 }
             }
+        }
+        if waited {
+            self.say(Phase::Starting);
         }
         if waited && self.was_allowed {
             // It went away and came back: the wait of before was for something else. At the start it was not known, and

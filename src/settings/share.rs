@@ -25,7 +25,10 @@ pub enum NoShare {
 
 impl CertShare {
     /// The part of the Pod `name`. `writer` is `TAILPOD_CERT_WRITER`: ordinal 0 by upstream's rule, or nobody here.
-    pub(super) fn of(name: Option<&str>, writer: &str) -> Result<Self, NoShare> {
+    ///
+    /// # Errors
+    /// No replica of the group would get certificates.
+    pub fn of(name: Option<&str>, writer: &str) -> Result<Self, NoShare> {
         let ordinal = || {
             let (_, ordinal) = name.ok_or(NoShare::NoName)?.rsplit_once('-').ok_or(NoShare::NoOrdinal)?;
             ordinal.parse::<u32>().map_err(|_| NoShare::NoOrdinal)

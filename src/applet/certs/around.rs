@@ -223,6 +223,16 @@ fn value(vars: &dyn Vars, name: &str) -> Option<String> {
     vars.get(name).ok().flatten().filter(|text| !text.is_empty())
 }
 
+/// A serve config that was given, as far as its names go.
+///
+/// # Errors
+/// Exit code 2 when it is none; also while its names are not known.
+pub(super) async fn config_of(path: &Path, api: &LocalApi, common: &Common) -> anyhow::Result<Value> {
+    let file = File::read(path, Some(api), common).await?;
+    let held = file.held.map_or_else(String::new, |held| held.to_string());
+    file.config.ok_or_else(|| anyhow!("the names of `{}` are not known: {held}", path.display()))
+}
+
 impl File {
     async fn read(path: &Path, api: Option<&LocalApi>, common: &Common) -> anyhow::Result<Self> {
         let refused = |error: anyhow::Error| {

@@ -1,0 +1,297 @@
+//! `tailpod certs issue`: one certificate, now, with every check that the manager makes.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::ValueHint;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use super::Common;
+use super::around::Around;
+use super::document::Format;
+use super::place::{Place, Storage};
+use crate::applet::healthcheck::limit;
+use crate::certs::budget::{Entry, Kind};
+use crate::certs::chain::{Certificate, split_pair};
+use crate::certs::failure::{Class, Failure};
+use crate::certs::names::{Name, nearest};
+use crate::certs::schedule::{check_min_validity, later};
+use crate::certs::world::{Role, World};
+use crate::cli::cluster::ClusterArgs;
+use crate::cli::exit::ExitStatus;
+use crate::cli::output::Output;
+use crate::cli::report::Advise;
+use crate::localapi::LocalApi;
+use crate::settings::Vars;
+
+/// tailscaled may work on an order for so long.
+const ORDER: Duration = Duration::from_secs(30 * 60);
+/// Authorities date back by an hour.
+const NEW: Duration = Duration::from_secs(2 * 3600);
+/// Between looks at what the tailnet allows.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Which name, and how.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Have tailscaled get or renew one certificate.\n\n\
+        Checks first what would make the order futile: whether the tailnet allows the name, whether the result could be \
+        stored, whether the authority's limits leave room, and whether the manager has reasons to wait. Then tailscaled \
+        is asked, and what it gives is compared with what was there. Interrupted, the order is given up. The private key \
+        is written nowhere but to --write-key.",
+    after_long_help = "\
+Examples:
+  tailpod certs issue shop.tail1.ts.net --dry-run     All checks, no order
+  tailpod certs issue shop.tail1.ts.net --wait        Wait until the tailnet allows the name
+  tailpod certs issue shop.tail1.ts.net --min-validity 720h
+                                                      Renew it if less than 30 days are left"
+)]
+pub(super) struct Args {
+    /// The name
+    #[arg(value_name = "DOMAIN", value_parser = super::name)]
+    domain: Name,
+
+    /// Renew what is valid for less than this, as a Go duration [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = limit)]
+    min_validity: Option<Duration>,
+
+    /// Wait until the tailnet allows the name
+    #[arg(long)]
+    wait: bool,
+
+    /// Ask although earlier failures say to wait
+    #[arg(long)]
+    force: bool,
+
+    /// Make all checks and ask nobody for a certificate
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Write the chain to FILE
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    write_cert: Option<PathBuf>,
+
+    /// Write the private key to FILE, for its owner alone
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    write_key: Option<PathBuf>,
+}
+
+/// What became of it: a `--json` contract.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report<'a> {
+    domain: &'a Name,
+    /// `checked`, `issued`, `renewed`, `unchanged` or `renewing`.
+    outcome: &'static str,
+    old_serial: Option<String>,
+    old_not_after: Option<Timestamp>,
+    serial: Option<String>,
+    not_after: Option<Timestamp>,
+}
+
+/// Runs it.
+pub(super) async fn run(
+    args: &Args,
+    common: &Common,
+    cluster: &ClusterArgs,
+    vars: &dyn Vars,
+    out: &Output,
+) -> anyhow::Result<ExitStatus> {
+    let around = Around::look(common, cluster, vars).await?;
+    let kept = around.seen.found.kept.get(&args.domain);
+    let old = kept.and_then(|kept| kept.certificate.as_ref()?.as_ref().ok()).cloned();
+    let place = Place::find(common, cluster, vars).await?;
+    if place.role == Role::Reader {
+        return Err(anyhow!(
+            "this replica is not the writer: by POD_NAME and TAILPOD_CERT_WRITER it only reads \
+                            certificates"
+        ));
+    }
+    match &place.storage {
+        Storage::Shared(world) => with(args, common, &place.api, world, old, out).await,
+        Storage::Own(world) => with(args, common, &place.api, world, old, out).await,
+    }
+}
+
+async fn with<W: World>(
+    args: &Args,
+    common: &Common,
+    api: &LocalApi,
+    world: &W,
+    old: Option<Certificate>,
+    out: &Output,
+) -> anyhow::Result<ExitStatus> {
+    let name = &args.domain;
+    let min_validity = args.min_validity.unwrap_or_default();
+    check_min_validity(min_validity, old.as_ref().map(|old| old.period))
+        .map_err(|error| anyhow!(error).exit_with(ExitStatus::Usage))?;
+    let limit = common.timeout.unwrap_or(ORDER);
+    wait_until_allowed(args, api, Instant::now() + limit, out).await?;
+    world.check_storage(name).await.context("the certificate could not be stored, so it is not ordered")?;
+    let now = world.now();
+    let record = world.load(name).await;
+    if let Some(until) = record.next_attempt.filter(|until| record.failures > 0 && now < *until && !args.force) {
+        let error = anyhow!(
+            "{} attempts have failed, and the next one is due at {until:.0}: {}",
+            record.failures,
+            record.last_error.unwrap_or_default()
+        );
+        return Err(error.hint("`--force` asks all the same"));
+    }
+    let mut ledger = world.load_ledger().await;
+    let kind = if old.is_some() { Kind::Renewed } else { Kind::Issued };
+    if !args.force {
+        let checked = ledger.check(name, kind, now);
+        checked.map_err(|exhausted| anyhow!(exhausted).hint("`--force` asks all the same"))?;
+    }
+    if args.dry_run {
+        return say(args, common, "checked", old.as_ref(), None, out);
+    }
+    world.claim(name).await.context("another replica is at it")?;
+    out.note(format!("asking tailscaled for {name}; an order takes up to some minutes"));
+    let answer = ask(args, api, min_validity, limit).await;
+    let new = match answer {
+        Ok(new) => new,
+        Err(error) => {
+            world.give_up(name).await;
+            return Err(error);
+        }
+    };
+    world.give_up(name).await;
+    let now = world.now();
+    let is_new = old.as_ref().is_none_or(|old| old.serial != new.serial);
+    // What was there before tailscaled was asked is older than an authority dates back.
+    let is_new = is_new && (old.is_some() || later(new.period.not_before, NEW) > now);
+    let outcome = match (&old, is_new) {
+        (None, true) => "issued",
+        (None, false) => "unchanged",
+        (Some(_), true) => "renewed",
+        (Some(_), false) if now > new.period.renew_at() => "renewing",
+        (Some(_), false) => "unchanged",
+    };
+    if is_new {
+        ledger.add(Entry { name: name.to_string(), at: now, kind });
+        world.save_ledger(name, &ledger).await;
+    }
+    say(args, common, outcome, old.as_ref(), Some(&new), out)
+}
+
+/// Waits, if that was asked for, until the tailnet allows the name.
+async fn wait_until_allowed(args: &Args, api: &LocalApi, deadline: Instant, out: &Output) -> anyhow::Result<()> {
+    let mut said = false;
+    loop {
+        let allowed = api.cert_domains().await.context("cannot ask tailscaled for the names it may have")?;
+        if allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(args.domain.as_str())) {
+            return Ok(());
+        }
+        if !args.wait || Instant::now() + LOOK > deadline {
+            let list = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
+            let error = anyhow!("the tailnet does not allow a certificate for `{}`; it allows {list}", args.domain);
+            return Err(match nearest(args.domain.as_str(), &allowed) {
+                Some(near) => error.hint(format!("is it `{near}`?")),
+                None if allowed.is_empty() => {
+                    error.hint("enable HTTPS certificates on the DNS page of the admin console")
+                }
+                None => error.hint("a Service has to be approved first; `--wait` waits for that"),
+            });
+        }
+        if !std::mem::replace(&mut said, true) {
+            out.note(format!("waiting until the tailnet allows {}", args.domain));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Asks, and writes what was asked for.
+async fn ask(args: &Args, api: &LocalApi, min_validity: Duration, limit: Duration) -> anyhow::Result<Certificate> {
+    let name = args.domain.as_str();
+    let chain = if let Some(file) = &args.write_key {
+        let pair = api.certificate_pair(name, min_validity, limit).await.map_err(explained)?;
+        let pair = split_pair(&pair).context("tailscaled's answer is no key and certificate")?;
+        write(file, pair.key.expose(), 0o600)?;
+        pair.chain
+    } else {
+        api.certificate(name, min_validity, limit).await.map_err(explained)?
+    };
+    let certificate = Certificate::read(&chain).context("tailscaled's answer is no certificate")?;
+    if let Some(file) = &args.write_cert {
+        write(file, &chain, 0o644)?;
+    }
+    Ok(certificate)
+}
+
+/// With what to do about it.
+fn explained(error: crate::localapi::Error) -> anyhow::Error {
+    let failure = Failure::of(&error, Timestamp::now());
+    let error = anyhow!(error);
+    match failure.class {
+        Class::NotWriter => error.context("this node is not the writer: its tailscaled only reads certificates"),
+        Class::RateLimited => {
+            let after = failure.hint.map(|hint| format!(" in {}", crate::goduration::format_seconds(hint)));
+            error.hint(format!("the authority's limits are used up; try again{}", after.unwrap_or_default()))
+        }
+        Class::Storage => {
+            error.hint("the authority did issue, and the result is lost: see `tailpod certs check` first")
+        }
+        Class::Rights => error.hint("tailscaled gives certificates to root and to TS_PERMIT_CERT_UID"),
+        Class::Transient | Class::NotAllowed | Class::Authority => error,
+    }
+    .context("no certificate")
+}
+
+fn write(file: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+    let is_terminal = std::fs::metadata(file).is_ok_and(|known| !known.is_file());
+    if is_terminal {
+        return Err(anyhow!("`{}` is not a regular file", file.display()).exit_with(ExitStatus::Usage));
+    }
+    // Removed first: a file that others can read keeps its rights when it is written over.
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot replace `{}`", file.display()));
+        }
+        _ => {}
+    }
+    let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(file);
+    opened
+        .and_then(|mut opened| opened.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write `{}`", file.display()))
+}
+
+fn say(
+    args: &Args,
+    common: &Common,
+    outcome: &'static str,
+    old: Option<&Certificate>,
+    new: Option<&Certificate>,
+    out: &Output,
+) -> anyhow::Result<ExitStatus> {
+    let report = Report {
+        domain: &args.domain,
+        outcome,
+        old_serial: old.map(|old| old.serial.clone()),
+        old_not_after: old.map(|old| old.period.not_after),
+        serial: new.map(|new| new.serial.clone()),
+        not_after: new.map(|new| new.period.not_after),
+    };
+    if Format::of(common, out)?.write(&report, out)? {
+        return Ok(ExitStatus::Done);
+    }
+    let what = match outcome {
+        "checked" => "nothing speaks against an order".to_owned(),
+        "unchanged" => "unchanged".to_owned(),
+        "renewing" => "due and unchanged: a renewal was started in the background".to_owned(),
+        other => other.to_owned(),
+    };
+    out.data(format!("{}: {what}", args.domain))?;
+    for (label, certificate) in [("old", old), ("new", new)] {
+        if let Some(certificate) = certificate {
+            out.data(format!("{label}: serial {}, until {:.0}", certificate.serial, certificate.period.not_after))?;
+        }
+    }
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,67 @@
+//! Where `certs run` and `certs issue` work: which tailscaled, and where certificates are kept.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+
+use super::Common;
+use crate::certs::cluster::ClusterWorld;
+use crate::certs::local::{self, LocalWorld};
+use crate::certs::world::Role;
+use crate::cli::cluster::ClusterArgs;
+use crate::cli::exit::ExitStatus;
+use crate::cli::report::Advise;
+use crate::localapi::LocalApi;
+use crate::settings::{CertShare, Vars, group_of, parse, vars};
+
+/// As whom we introduce ourselves to the API server.
+const COMPONENT: &str = "certs";
+
+/// What is there.
+pub(super) struct Place {
+    pub(super) api: LocalApi,
+    pub(super) storage: Storage,
+    pub(super) role: Role,
+}
+
+/// Where certificates are kept.
+pub(super) enum Storage {
+    /// In Secrets that replicas share.
+    Shared(ClusterWorld),
+    /// Where tailscaled keeps its state.
+    Own(LocalWorld),
+}
+
+impl Place {
+    /// Finds it by flags and environment. Certificates are shared where TS_EXPERIMENTAL_CERT_SHARE says so, or where a
+    /// group is named.
+    ///
+    /// # Errors
+    /// Exit code 2 when it cannot be known whether this replica may ask.
+    pub(super) async fn find(common: &Common, cluster: &ClusterArgs, vars: &dyn Vars) -> anyhow::Result<Self> {
+        let value = |name: &str| vars.get(name).ok().flatten().filter(|text| !text.is_empty());
+        let socket = common.socket.clone().or_else(|| value(vars::TS_SOCKET.name).map(PathBuf::from));
+        let api = LocalApi::new(&socket.unwrap_or_else(|| PathBuf::from(vars::TS_SOCKET.default)));
+        let shares =
+            value(vars::TS_EXPERIMENTAL_CERT_SHARE.name).is_some_and(|text| parse::boolean(&text) == Some(true));
+        if !shares && common.proxy_group.is_none() {
+            let memory = value(vars::TS_STATE_DIR.name).map(|dir| PathBuf::from(dir).join(local::FILE));
+            let storage = Storage::Own(LocalWorld::new(api.clone(), memory));
+            return Ok(Self { api, storage, role: Role::Writer });
+        }
+        let pod = value(vars::POD_NAME.name);
+        let writer =
+            value(vars::TAILPOD_CERT_WRITER.name).unwrap_or_else(|| vars::TAILPOD_CERT_WRITER.default.to_owned());
+        let role = match CertShare::of(pod.as_deref(), &writer) {
+            // Who names a group from outside of a Pod is the one that asks.
+            Err(_) if !shares && pod.is_none() => Role::Writer,
+            Ok(CertShare::Writes) => Role::Writer,
+            Ok(CertShare::Reads) => Role::Reader,
+            Err(error) => return Err(anyhow!(error).exit_with(ExitStatus::Usage)),
+        };
+        let group = common.proxy_group.clone().or_else(|| group_of(pod.as_deref()?).map(str::to_owned));
+        let cluster = cluster.connect(vars, COMPONENT).await?;
+        let storage = Storage::Shared(ClusterWorld { api: api.clone(), cluster, group, claimant: None });
+        Ok(Self { api, storage, role })
+    }
+}

@@ -1,0 +1,308 @@
+//! `tailpod certs run`: the manager, for a node that something else brought up.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::document::Format;
+use super::place::{Place, Storage};
+use super::{Common, Judging};
+use crate::applet::healthcheck::limit;
+use crate::certs::allowed::{Told, keep_told};
+use crate::certs::keep::Start;
+use crate::certs::loops::{Loops, Options, concurrency};
+use crate::certs::manager::{self, Names};
+use crate::certs::names::{Name, Node};
+use crate::certs::schedule::Growth;
+use crate::certs::standing::Standing;
+use crate::certs::status::{Known, Status};
+use crate::certs::world::{Allowed, Role, World};
+use crate::cli::cluster::ClusterArgs;
+use crate::cli::exit::ExitStatus;
+use crate::cli::output::Output;
+use crate::cli::report::Advise;
+use crate::cli::table::{Column, Table};
+use crate::localapi::LocalApi;
+use crate::serve::document::NodeFacts;
+use crate::serve::follow::{Delivery, Follower, Leftovers, Source, Standing as Served};
+use crate::settings::Vars;
+use crate::shutdown::Signals;
+
+/// For a name that the tailnet may allow any moment.
+const WAIT_ALLOWED: Duration = Duration::from_secs(120);
+/// For whatever is under way when it is stopped.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// For how long, and which names.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Ask tailscaled for the certificates of every name that is served, as `boot` does where they are \
+        shared.\n\n\
+        With --once each name is asked for once, except those that failed before and whose time has not come, and a \
+        table says how they stand; the exit code is 0 only when every certificate is valid. With --forever they are kept \
+        fresh until the process is stopped: renewals are verified instead of believed, the authority's limits are \
+        respected, and what has to be known after a restart is kept in annotations of the TLS Secrets, or in \
+        `tailpod-certs.json` in TS_STATE_DIR. SIGHUP looks at all names at once.",
+    after_long_help = "\
+Examples:
+  tailpod certs run                                   Each name that tailscaled serves, once
+  tailpod certs run --domain shop.tail1.ts.net        One name, once
+  tailpod certs run --forever                         As a sidecar of a tailscaled without `boot`
+  tailpod certs run --forever --serve-config FILE     The names of a file, followed as it changes"
+)]
+pub(super) struct Args {
+    /// Ask for each name once and say how it stands; the default
+    #[arg(long, conflicts_with = "forever")]
+    once: bool,
+
+    /// Keep them fresh until stopped
+    #[arg(long)]
+    forever: bool,
+
+    /// A name to ask for, in place of those that are served; may be repeated
+    #[arg(long = "domain", value_name = "NAME", value_parser = super::name, conflicts_with = "serve_config")]
+    domains: Vec<Name>,
+
+    /// How long --once waits for a name that the tailnet does not allow, as a Go duration [default: 2m]
+    #[arg(long, value_name = "DURATION", value_parser = limit)]
+    wait_allowed: Option<Duration>,
+
+    /// How delays grow with failures
+    #[arg(long, value_enum, default_value_t)]
+    backoff: Backoff,
+
+    /// Names of the node itself too; tailscaled before 1.100 does not renew them
+    #[arg(long)]
+    include_node: bool,
+
+    #[command(flatten)]
+    judging: Judging,
+}
+
+/// How delays grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Backoff {
+    /// 1 minute, 10, 100, then daily
+    #[default]
+    Steps,
+    /// 1 minute, doubling up to a day
+    Exponential,
+}
+
+/// What `--once` says of a name: a `--json` contract.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    domain: Name,
+    status: Status,
+    serial: Option<String>,
+    not_after: Option<Timestamp>,
+    failures: u32,
+    last_error: Option<String>,
+    state: String,
+}
+
+/// Runs it.
+pub(super) async fn run(
+    args: &Args,
+    common: &Common,
+    cluster: &ClusterArgs,
+    vars: &dyn Vars,
+    signals: &mut Signals,
+    out: &Output,
+) -> anyhow::Result<ExitStatus> {
+    let place = Place::find(common, cluster, vars).await?;
+    match place.storage {
+        Storage::Shared(world) => with(args, common, place.api, place.role, world, signals, out).await,
+        Storage::Own(world) => with(args, common, place.api, place.role, world, signals, out).await,
+    }
+}
+
+async fn with<W: World>(
+    args: &Args,
+    common: &Common,
+    api: LocalApi,
+    role: Role,
+    world: W,
+    signals: &mut Signals,
+    out: &Output,
+) -> anyhow::Result<ExitStatus> {
+    if role == Role::Reader && !args.forever {
+        let error = anyhow!("this replica only reads certificates, by POD_NAME and TAILPOD_CERT_WRITER");
+        return Err(error.hint("run it in the Pod with ordinal 0"));
+    }
+    // Before anything takes time: without a handler the signal ends the process.
+    let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    let stop = CancellationToken::new();
+    let told = Told { allowed: watch::Sender::new(Allowed::Unknown), facts: watch::Sender::new(NodeFacts::default()) };
+    let (allowed, facts) = (told.allowed.subscribe(), told.facts.subscribe());
+    // A look at the daemon before the loops: how many calls at the same time it works on depends on what it is.
+    let first = timeout(common.limit(), api.cert_domains()).await;
+    if !args.forever {
+        first.context("tailscaled does not answer")?.context("cannot ask tailscaled for the names it may have")?;
+    }
+    let role = watch::Sender::new(role);
+    let options = Options {
+        growth: if args.backoff == Backoff::Exponential { Growth::Exponential } else { Growth::Steps },
+        start: if args.forever { Start::Spread } else { Start::Now },
+        concurrent: concurrency(api.versions().version.as_deref()),
+        node: if args.include_node { Node::Include } else { Node::Leave },
+    };
+    let loops = Arc::new(Loops::new(world, options, allowed, role.subscribe(), stop.child_token()).await);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keep_told(api.clone(), told, stop.clone()));
+    let status = if args.forever {
+        let names = names(args, common, &api, facts, &mut tasks, &stop);
+        forever(&loops, &api, names, &stop, signals, hangup).await;
+        Ok(ExitStatus::Done)
+    } else {
+        let signal = async { Err(anyhow!("stopped by {} before it was done", signals.next().await)) };
+        tokio::select! {
+            biased;
+            stopped = signal => stopped,
+            status = once(args, common, &loops, &api, out) => status,
+        }
+    };
+    stop.cancel();
+    let end = async {
+        loops.stop().await;
+        while tasks.join_next().await.is_some() {}
+    };
+    if timeout(GRACE, end).await.is_err() {
+        tracing::warn!("some tasks did not end in time");
+    }
+    status
+}
+
+/// The names, and what follows them.
+fn names(
+    args: &Args,
+    common: &Common,
+    api: &LocalApi,
+    mut facts: watch::Receiver<NodeFacts>,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Names {
+    if !args.domains.is_empty() {
+        return Names::These(args.domains.iter().cloned().collect());
+    }
+    if let Some(file) = &common.serve_config {
+        let standing = watch::Sender::new(Served::default());
+        let names = Names::Followed(standing.subscribe());
+        let daemon = watch::Sender::new(0);
+        let follower = Follower {
+            api: api.clone(),
+            source: Source::File(file.clone()),
+            delivery: Delivery::Watch,
+            leftovers: Leftovers::Compare,
+            facts,
+            daemon: daemon.subscribe(),
+            standing,
+        };
+        tasks.spawn(follower.run(stop.clone()));
+        return names;
+    }
+    let (changed, changes) = watch::channel(0);
+    tasks.spawn(async move {
+        while facts.changed().await.is_ok() {
+            changed.send_modify(|count| *count += 1);
+        }
+    });
+    Names::Served(changes)
+}
+
+async fn forever<W: World>(
+    loops: &Arc<Loops<W>>,
+    api: &LocalApi,
+    names: Names,
+    stop: &CancellationToken,
+    signals: &mut Signals,
+    mut hangup: unix::Signal,
+) {
+    let work = manager::manage(loops, api, names, stop);
+    let asked = async {
+        loop {
+            tokio::select! {
+                stopped = signals.next() => return stopped,
+                Some(()) = hangup.recv() => {
+                    tracing::info!("looking at all names, as SIGHUP asks");
+                    loops.wake_all().await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        stopped = asked => tracing::info!("stopping after {stopped}"),
+        () = work => {}
+    }
+}
+
+async fn once<W: World>(
+    args: &Args,
+    common: &Common,
+    loops: &Loops<W>,
+    api: &LocalApi,
+    out: &Output,
+) -> anyhow::Result<ExitStatus> {
+    if args.domains.is_empty() {
+        let config = match &common.serve_config {
+            Some(file) => super::around::config_of(file, api, common).await?,
+            None => api.serve_config().await.context("cannot read what tailscaled serves")?.document,
+        };
+        for warning in loops.ensure(&config).await.context("the serve config cannot be used")? {
+            out.warning(warning);
+        }
+    } else {
+        loops.keep(args.domains.iter().cloned().collect::<BTreeSet<_>>()).await;
+    }
+    let settled = manager::settled(loops, args.wait_allowed.unwrap_or(WAIT_ALLOWED)).await;
+    let now = Timestamp::now();
+    let rows: Vec<_> = settled.into_iter().map(|(name, standing)| row(name, standing, args, now)).collect();
+    let are_valid = rows.iter().all(|row| row.status.is_valid());
+    if !Format::of(common, out)?.write(&rows, out)? {
+        let mut table = Table::new(&[
+            Column::Text("domain"),
+            Column::Text("status"),
+            Column::Text("not-after"),
+            Column::Text("state"),
+            Column::Text("last error"),
+        ]);
+        for row in &rows {
+            let not_after = row.not_after.map(|at| format!("{at:.0}")).unwrap_or_default();
+            let error = row.last_error.clone().unwrap_or_default();
+            table.row([row.domain.to_string(), row.status.as_str().to_owned(), not_after, row.state.clone(), error]);
+        }
+        if table.is_empty() {
+            out.note("nothing that is served needs a certificate");
+        } else {
+            out.data(table.render())?;
+        }
+    }
+    Ok(if are_valid { ExitStatus::Done } else { ExitStatus::Failed })
+}
+
+fn row(name: Name, standing: Standing, args: &Args, now: Timestamp) -> Row {
+    let certificate = standing.certificate.map(Ok);
+    let known = Known { certificate: certificate.as_ref(), key_matches: None, allowed: None };
+    let status = Status::of(&name, &known, args.judging.critical(), now);
+    let certificate = certificate.and_then(Result::ok);
+    Row {
+        status,
+        serial: certificate.as_ref().map(|certificate| certificate.serial.clone()),
+        not_after: certificate.as_ref().map(|certificate| certificate.period.not_after),
+        failures: standing.record.failures,
+        last_error: standing.record.last_error,
+        state: standing.phase.shown(),
+        domain: name,
+    }
+}
