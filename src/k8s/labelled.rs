@@ -41,6 +41,25 @@ impl Cluster {
         }
     }
 
+    /// The Secret `name` by way of a list, which Roles of replicas allow where they do not allow to get it; `None` when
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] for `list` on Secrets where the Role does not allow it.
+    pub async fn listed_secret(&self, name: &str) -> Result<Option<StateSecret>, Error> {
+        let list = Call {
+            verb: Verb::List,
+            resource: Resource::Secrets,
+            name: Some(name),
+            target: format!("{}?fieldSelector={}", self.secrets_path(), encoded(&format!("metadata.name={name}"))),
+            body: None,
+            replay: Replay::Safe,
+        };
+        let body = self.call(&list).await?;
+        let (secret, _) = wire::list(&body, name).map_err(|reason| list.malformed(reason))?;
+        Ok(secret)
+    }
+
     /// Sets annotations of the Secret `name`; `None` removes one. With a `version`, only if that is the present one.
     ///
     /// # Errors

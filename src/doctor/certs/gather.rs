@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{Facts, Right, SecretFacts, Sharing, group_of};
 use crate::certs::names::Name;
 use crate::certs::places::{Places, Seen};
-use crate::k8s::{Cluster, Resource, Verb};
+use crate::k8s::{Cluster, Error, Resource, StateSecret, Verb};
 use crate::localapi::mask::Version;
 
 /// Questions at the same time.
@@ -67,10 +67,10 @@ fn version(places: &Places) -> Option<Version> {
     places.api.as_ref()?.versions().version.as_deref().and_then(Version::parse)
 }
 
-/// Each name's Secret; nothing when one cannot be read.
+/// Each name's Secret, those that cannot be read left out; nothing when that is all of them.
 async fn secrets(cluster: &Cluster, names: &[Name]) -> Option<BTreeMap<Name, Option<SecretFacts>>> {
     let asked = stream::iter(names).map(|name| async move {
-        let secret = if name.is_wildcard() { None } else { cluster.secret(name.as_str()).await.ok()? };
+        let secret = if name.is_wildcard() { None } else { secret(cluster, name).await.ok()? };
         let facts = secret.map(|secret| SecretFacts {
             kind: secret.kind,
             labels: secret.labels,
@@ -79,7 +79,16 @@ async fn secrets(cluster: &Cluster, names: &[Name]) -> Option<BTreeMap<Name, Opt
         Some((name.clone(), facts))
     });
     let read: Vec<Option<_>> = asked.buffered(CONCURRENT).collect().await;
-    read.into_iter().collect()
+    let known: BTreeMap<_, _> = read.into_iter().flatten().collect();
+    (!known.is_empty() || names.is_empty()).then_some(known)
+}
+
+/// A replica may list Secrets, and get those that the operator has made for it.
+async fn secret(cluster: &Cluster, name: &Name) -> Result<Option<StateSecret>, Error> {
+    match cluster.secret(name.as_str()).await {
+        Err(Error::Denied { .. }) => cluster.listed_secret(name.as_str()).await,
+        result => result,
+    }
 }
 
 async fn rights(cluster: &Cluster, names: &[Name]) -> Vec<Right> {

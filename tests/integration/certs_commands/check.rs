@@ -85,6 +85,26 @@ async fn secrets_and_rights_that_lack_come_with_what_to_paste() {
 }
 
 #[tokio::test]
+async fn the_rights_of_a_real_group_are_enough_to_see_what_lacks() {
+    let names = ["bare.t.ts.net", NAME];
+    let scene = shared(node(&services(&names), &names).await, "ts-0");
+    grant(&scene, [secrets(&["list"]), secrets(&["get", "patch"]).named(NAME)]);
+    put_tls(&scene, NAME, NAME, Some(&fresh(NAME)), &Value::Null);
+    is(
+        finding(&scene, "TP-CERTS-005").await,
+        "failure",
+        "Secret `bare.t.ts.net` does not exist",
+        "name: bare.t.ts.net",
+    );
+    is(
+        finding(&scene, "TP-CERTS-006").await,
+        "failure",
+        "get secrets `bare.t.ts.net`, patch secrets",
+        "\"get\", \"patch\"",
+    );
+}
+
+#[tokio::test]
 async fn a_lease_needs_its_rights() {
     let scene = shared(node(&services(&[NAME]), &[NAME]).await, "ts-1").with("TAILPOD_CERT_WRITER", "lease");
     is(finding(&scene, "TP-CERTS-007").await, "failure", "create leases", "apiGroups: [\"coordination.k8s.io\"]");
