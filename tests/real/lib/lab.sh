@@ -75,12 +75,15 @@ lab_wait() {
   done
 }
 
-# A port that nobody listens on, below the range from which the kernel hands out its own.
+# A port that nobody listens on, below the range from which the kernel hands out its own. None is given twice: who asked
+# for it may not have opened it yet.
 lab_port() {
   local port
+  mkdir -p "$LAB/ports"
   while :; do
     port=$((20000 + RANDOM % 12000))
-    (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+    (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null && continue
+    mkdir "$LAB/ports/$port" 2>/dev/null && { echo "$port"; return; }
   done
 }
 
