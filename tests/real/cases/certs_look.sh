@@ -41,5 +41,4 @@ certs verify "$own" --serial "$(serial_in "$kept")"
 ends 0 same
 certs verify "$own" --serial 1234
 ends 3
-due "$kept"
 is "orders" "$(orders "$own") of $(issued)" "1 of 1"
