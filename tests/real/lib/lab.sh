@@ -126,7 +126,7 @@ kind: Policy
 omitStages: [RequestReceived]
 rules:
 - level: Request
-  resources: [{group: "", resources: [secrets]}]
+  resources: [{group: "", resources: [secrets]}, {group: coordination.k8s.io, resources: [leases]}]
 # Sessions in a Pod, whoever asks: with which verb says over which protocol.
 - level: Metadata
   resources: [{group: "", resources: [pods/exec, pods/attach, pods/portforward]}]
