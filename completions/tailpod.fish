@@ -146,33 +146,35 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_s
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from classify" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from classify" -s v -l verbose -d 'Say more; twice: everything'
 complete -c tailpod -n "__fish_tailpod_using_subcommand proxy; and __fish_seen_subcommand_from classify" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l serve-config -d 'A serve config to take names from, in place of tailscaled\'s' -r -F
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -s o -l output -d 'How results look; `--json` is short for `--output json`' -r -f -a "table\t'For people'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -l serve-config -d 'A serve config to take names from, in place of tailscaled\'s' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -s o -l output -d 'How results look; `--json` is short for `--output json`' -r -f -a "table\t'For people'
 json\t'One JSON document'
 yaml\t'The same as YAML; what is not known is left out'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l timeout -d 'Longest wait for tailscaled and the API server, or for one handshake, as a Go duration [default: 10s]' -r
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l context -d 'Context of the kubeconfig, if not the current one' -r
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -l timeout -d 'Longest wait for tailscaled and the API server, or for one handshake, as a Go duration [default: 10s]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
 always\t'Even through a pipe'
 never\t'Never'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
 json\t'One JSON object per line'"
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -l json -d 'Print results as JSON'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -s v -l verbose -d 'Say more; twice: everything'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "list" -d 'List names and their certificates'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "show" -d 'Show everything about one'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "budget" -d 'Show what is left of the authority\'s limits'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "verify" -d 'Compare what replicas serve with what is kept'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "check" -d 'Find out what keeps certificates from being issued'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify check watch" -f -a "watch" -d 'Follow a serve config file: keep its certificates fresh, and have it served if asked to'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -f -a "list" -d 'List names and their certificates'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -f -a "show" -d 'Show everything about one'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -f -a "budget" -d 'Show what is left of the authority\'s limits'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -f -a "verify" -d 'Compare what replicas serve with what is kept'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -f -a "issue" -d 'Have tailscaled get or renew one certificate'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -f -a "run" -d 'Have tailscaled get every certificate that is needed, once or for as long as this runs'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -f -a "check" -d 'Find out what keeps certificates from being issued'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and not __fish_seen_subcommand_from list show budget verify issue run check watch" -f -a "watch" -d 'Follow a serve config file: keep its certificates fresh, and have it served if asked to'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l crit-days -d 'Days before the end from which on a certificate is critical' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from list" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
@@ -266,6 +268,62 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_s
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -s v -l verbose -d 'Say more; twice: everything'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l min-validity -d 'Renew what is valid for less than this, as a Go duration [default: 0s]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l write-cert -d 'Write the chain to FILE' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l write-key -d 'Write the private key to FILE, for its owner alone' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l serve-config -d 'A serve config to take names from, in place of tailscaled\'s' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -s o -l output -d 'How results look; `--json` is short for `--output json`' -r -f -a "table\t'For people'
+json\t'One JSON document'
+yaml\t'The same as YAML; what is not known is left out'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l timeout -d 'Longest wait for tailscaled and the API server, or for one handshake, as a Go duration [default: 10s]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l wait -d 'Wait until the tailnet allows the name'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l force -d 'Ask although earlier failures say to wait'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l dry-run -d 'Make all checks and ask nobody for a certificate'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from issue" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l domain -d 'A name to ask for, in place of those that are served; may be repeated' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l wait-allowed -d 'How long --once waits for a name that the tailnet does not allow, as a Go duration [default: 2m]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l backoff -d 'How delays grow with failures' -r -f -a "steps\t'1 minute, 10, 100, then daily'
+exponential\t'1 minute, doubling up to a day'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l crit-days -d 'Days before the end from which on a certificate is critical' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l serve-config -d 'A serve config to take names from, in place of tailscaled\'s' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -s o -l output -d 'How results look; `--json` is short for `--output json`' -r -f -a "table\t'For people'
+json\t'One JSON document'
+yaml\t'The same as YAML; what is not known is left out'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l timeout -d 'Longest wait for tailscaled and the API server, or for one handshake, as a Go duration [default: 10s]' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l kubeconfig -d 'Kubeconfig that leads to the cluster; without it the Pod\'s service account, then kubectl\'s rules' -r -F
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l context -d 'Context of the kubeconfig, if not the current one' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -s n -l namespace -d 'Namespace, if not that of the Pod or of the context' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l secret -d 'The state Secret; by default the one that TS_KUBE_SECRET names, else the one named as POD_NAME' -r -f -a "(__fish_tailpod_secrets)"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set'
+always\t'Even through a pipe'
+never\t'Never'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
+json\t'One JSON object per line'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l once -d 'Ask for each name once and say how it stands; the default'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l forever -d 'Keep them fresh until stopped'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l include-node -d 'Names of the node itself too; tailscaled before 1.100 does not renew them'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l json -d 'Print results as JSON'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -s v -l verbose -d 'Say more; twice: everything'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from check" -l cert-dir -d 'tailscaled\'s directory of certificates, if not `certs` in TS_STATE_DIR' -r -f -a "(__fish_complete_directories)"
