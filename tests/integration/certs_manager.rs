@@ -412,6 +412,7 @@ async fn the_first_replica_gets_certificates_and_says_so_in_numbers() {
         ("TS_SERVE_CONFIG", &services(&[SHOP]).to_string()),
         ("TS_LOCAL_ADDR_PORT", &format!("127.0.0.1:{port}")),
         ("TS_ENABLE_METRICS", "true"),
+        ("TAILPOD_WITHDRAW_WAIT", "100ms"),
     ]);
     let boot = scene.tailpod();
     let mut message = running();
