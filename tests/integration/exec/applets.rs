@@ -24,6 +24,7 @@ struct Applet {
 const APPLETS: &[Applet] = &[
     Applet { name: "doctor", args: &["--only", "api", "--kubeconfig", "K"], vars: &[] },
     Applet { name: "authkey", args: &["request", "--kubeconfig", "K", "--secret", SECRET], vars: &[] },
+    Applet { name: "certs", args: &["list", "--socket", "S", "--kubeconfig", "K"], vars: &[] },
     Applet { name: "secret", args: &["inspect", "--kubeconfig", "K", "--secret", SECRET], vars: &[] },
     Applet { name: "complete", args: &["secrets", "--kubeconfig", "K"], vars: &[] },
     Applet {
@@ -107,6 +108,31 @@ impl Stage {
         Some(stream)
     }
 
+    /// Starts it, and waits until that is so. `complete` gives up within a third of a second, so on a busy machine it is
+    /// started again.
+    async fn start_until(
+        &self,
+        applet: &Applet,
+        vars: &[(&str, &str)],
+        is_so: impl Fn(&Self) -> bool,
+    ) -> (Boot, Option<TcpStream>) {
+        let begun = Instant::now();
+        loop {
+            let mut running = self.start(applet, vars);
+            let client = self.ask(applet, &running).await;
+            if applet.name != "complete" {
+                self.until(applet, &running, is_so).await;
+                return (running, client);
+            }
+            let ended = running.end().await;
+            if is_so(self) {
+                return (running, client);
+            }
+            assert!(begun.elapsed() < SOON, "complete: {}", ended.text());
+            let _ = std::fs::remove_file(self.scene.root().join("runs"));
+        }
+    }
+
     async fn until(&self, applet: &Applet, running: &Boot, is_so: impl Fn(&Self) -> bool) {
         let begun = Instant::now();
         while !is_so(self) {
@@ -122,13 +148,11 @@ async fn the_plugin_of_a_kubeconfig_is_run_by_all_and_told_the_same() {
     for applet in APPLETS {
         let stage = Stage::new().await;
         stage.scene.daemon().notify(running());
-        let running = stage.start(applet, &[]);
-        let _client = stage.ask(applet, &running).await;
         let is_admin = |stage: &Stage| {
             let requests = stage.scene.api().requests();
             requests.iter().any(|request| request.user.is_some() && request.status.is_some())
         };
-        stage.until(applet, &running, is_admin).await;
+        let _running = stage.start_until(applet, &[], is_admin).await;
         assert!(stage.scene.api().requests().iter().all(|request| request.user.is_some()), "{}", applet.name);
         let runs = stage.runs();
         assert_eq!(runs.len(), 1, "{}: {runs:?}", applet.name);
@@ -173,11 +197,11 @@ async fn a_pod_without_a_token_serves_no_other_cluster() {
         let kubeconfig = stage.kubeconfig.to_str().unwrap();
         let pod =
             [("KUBECONFIG", kubeconfig), ("KUBERNETES_SERVICE_HOST", "192.0.2.1"), ("KUBERNETES_SERVICE_PORT", "1")];
-        let mut running = stage.start(&unnamed, &pod);
-        if ["doctor", "authkey", "secret", "complete"].contains(&applet.name) {
-            stage.until(applet, &running, |stage| !stage.scene.api().requests().is_empty()).await;
+        if ["doctor", "authkey", "certs", "secret", "complete"].contains(&applet.name) {
+            stage.start_until(&unnamed, &pod, |stage| !stage.scene.api().requests().is_empty()).await;
             continue;
         }
+        let mut running = stage.start(&unnamed, &pod);
         let ended = running.end().await;
         assert_ne!(ended.code, Some(0), "{}: {}", applet.name, ended.text());
         let token = account.join("token").display().to_string();
