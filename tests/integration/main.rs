@@ -9,6 +9,7 @@ mod architecture;
 mod authkey;
 mod boot;
 mod certs_commands;
+mod certs_lease;
 mod certs_manager;
 mod certs_watch;
 mod cli;

@@ -1,18 +1,22 @@
 //! Where `certs run` and `certs issue` work: which tailscaled, and where certificates are kept.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::anyhow;
 
 use super::Common;
 use crate::certs::cluster::ClusterWorld;
 use crate::certs::local::{self, LocalWorld};
+use crate::certs::office::Office;
 use crate::certs::world::Role;
+use crate::certs::writer::{Choice, Member};
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::report::Advise;
 use crate::localapi::LocalApi;
 use crate::settings::{CertShare, Vars, group_of, parse, vars};
+use crate::shutdown::Tasks;
 
 /// As whom we introduce ourselves to the API server.
 const COMPONENT: &str = "certs";
@@ -21,7 +25,10 @@ const COMPONENT: &str = "certs";
 pub(super) struct Place {
     pub(super) api: LocalApi,
     pub(super) storage: Storage,
+    /// What the environment makes of this replica; where a Lease decides, what a person makes of it.
     pub(super) role: Role,
+    /// Who it is where a Lease decides.
+    member: Option<Member>,
 }
 
 /// Where certificates are kept.
@@ -47,12 +54,17 @@ impl Place {
         if !shares && common.proxy_group.is_none() {
             let memory = value(vars::TS_STATE_DIR.name).map(|dir| PathBuf::from(dir).join(local::FILE));
             let storage = Storage::Own(LocalWorld::new(api.clone(), memory));
-            return Ok(Self { api, storage, role: Role::Writer });
+            return Ok(Self { api, storage, role: Role::Writer, member: None });
         }
         let pod = value(vars::POD_NAME.name);
         let writer =
             value(vars::TAILPOD_CERT_WRITER.name).unwrap_or_else(|| vars::TAILPOD_CERT_WRITER.default.to_owned());
+        let member = pod.as_deref().filter(|_| Choice::parse(&writer) == Some(Choice::Lease)).map(|pod| {
+            let uid = value(vars::POD_UID.name);
+            Member::new(pod, uid.as_deref(), common.proxy_group.as_deref(), &std::process::id().to_string())
+        });
         let role = match CertShare::of(pod.as_deref(), &writer) {
+            _ if member.is_some() => Role::Writer,
             // Who names a group from outside of a Pod is the one that asks.
             Err(_) if !shares && pod.is_none() => Role::Writer,
             Ok(CertShare::Writes) => Role::Writer,
@@ -61,7 +73,23 @@ impl Place {
         };
         let group = common.proxy_group.clone().or_else(|| group_of(pod.as_deref()?).map(str::to_owned));
         let cluster = cluster.connect(vars, COMPONENT).await?;
-        let storage = Storage::Shared(ClusterWorld { api: api.clone(), cluster, group, claimant: None });
-        Ok(Self { api, storage, role })
+        // Where any replica may be the writer, names are claimed.
+        let claimant = member.as_ref().map(|member| member.identity.clone());
+        let storage = Storage::Shared(ClusterWorld { api: api.clone(), cluster, group, claimant });
+        Ok(Self { api, storage, role, member })
+    }
+
+    /// Whether this replica asks, now and later. Without a `lease` duration no Lease is asked.
+    ///
+    /// # Errors
+    /// Exit code 2 when it cannot be known.
+    pub(super) async fn office(&self, lease: Option<Duration>, tasks: &mut Tasks) -> anyhow::Result<Office> {
+        match (&self.storage, &self.member, lease) {
+            (Storage::Shared(world), Some(member), Some(duration)) => {
+                let office = Office::take(Choice::Lease, Some(member), &world.cluster, duration, tasks).await;
+                office.map_err(|error| anyhow!(error).exit_with(ExitStatus::Usage))
+            }
+            _ => Ok(Office::fixed(self.role)),
+        }
     }
 }

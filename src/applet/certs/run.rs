@@ -22,6 +22,7 @@ use crate::certs::keep::Start;
 use crate::certs::loops::{Loops, Options, concurrency};
 use crate::certs::manager::{self, Names};
 use crate::certs::names::{Name, Node};
+use crate::certs::office::Office;
 use crate::certs::schedule::Growth;
 use crate::certs::standing::Standing;
 use crate::certs::status::{Known, Status};
@@ -35,7 +36,7 @@ use crate::localapi::LocalApi;
 use crate::serve::document::NodeFacts;
 use crate::serve::follow::{Delivery, Follower, Leftovers, Source, Standing as Served};
 use crate::settings::Vars;
-use crate::shutdown::Signals;
+use crate::shutdown::{Signals, Tasks};
 
 /// For a name that the tailnet may allow any moment.
 const WAIT_ALLOWED: Duration = Duration::from_secs(120);
@@ -51,7 +52,9 @@ const GRACE: Duration = Duration::from_secs(5);
         table says how they stand; the exit code is 0 only when every certificate is valid. With --forever they are kept \
         fresh until the process is stopped: renewals are verified instead of believed, the authority's limits are \
         respected, and what has to be known after a restart is kept in annotations of the TLS Secrets, or in \
-        `tailpod-certs.json` in TS_STATE_DIR. SIGHUP looks at all names at once.",
+        `tailpod-certs.json` in TS_STATE_DIR. SIGHUP looks at all names at once.\n\n\
+        Where TAILPOD_CERT_WRITER is `lease`, one replica of the group asks at a time: whoever holds the Lease \
+        `tailpod-certs-<group>`. It needs get, create and update on Leases; without them ordinal 0 asks.",
     after_long_help = "\
 Examples:
   tailpod certs run                                   Each name that tailscaled serves, once
@@ -84,6 +87,14 @@ pub(super) struct Args {
     #[arg(long)]
     include_node: bool,
 
+    /// How long a replica that died is respected as the writer, where TAILPOD_CERT_WRITER is `lease`; a Go duration
+    #[arg(long, value_name = "DURATION", value_parser = lease_duration, default_value = "60s")]
+    lease_duration: Duration,
+
+    /// Ask even if another replica holds the Lease
+    #[arg(long)]
+    no_lease: bool,
+
     #[command(flatten)]
     judging: Judging,
 }
@@ -111,6 +122,15 @@ struct Row {
     state: String,
 }
 
+/// A Lease counts in whole seconds, and less than three leave no time to renew it.
+fn lease_duration(text: &str) -> Result<Duration, String> {
+    let duration = limit(text)?;
+    if duration < Duration::from_secs(3) || duration.subsec_nanos() != 0 {
+        return Err("at least 3s, in whole seconds".to_owned());
+    }
+    Ok(duration)
+}
+
 /// Runs it.
 pub(super) async fn run(
     args: &Args,
@@ -121,22 +141,47 @@ pub(super) async fn run(
     out: &Output,
 ) -> anyhow::Result<ExitStatus> {
     let place = Place::find(common, cluster, vars).await?;
-    match place.storage {
-        Storage::Shared(world) => with(args, common, place.api, place.role, world, signals, out).await,
-        Storage::Own(world) => with(args, common, place.api, place.role, world, signals, out).await,
+    let mut elections = Tasks::new(CancellationToken::new());
+    let lease = Some(args.lease_duration).filter(|_| !args.no_lease);
+    let office = place.office(lease, &mut elections).await?;
+    if !args.forever {
+        wait_for_lease(&office, common.limit()).await?;
     }
+    let ended = match place.storage {
+        Storage::Shared(world) => {
+            let world = office.fence(world);
+            with(args, common, place.api, &office, world, signals, out).await
+        }
+        Storage::Own(world) => with(args, common, place.api, &office, world, signals, out).await,
+    };
+    // The Lease is given back when nothing is under way under it any more.
+    for unclean in elections.stop(GRACE).await {
+        tracing::warn!("{unclean}");
+    }
+    ended
+}
+
+/// Waits until this replica holds the Lease that decides, if one does.
+async fn wait_for_lease(office: &Office, limit: Duration) -> anyhow::Result<()> {
+    let mut role = office.role();
+    if office.seat().is_none()
+        || timeout(limit, role.wait_for(|role| *role == Role::Writer)).await.is_ok_and(|held| held.is_ok())
+    {
+        return Ok(());
+    }
+    Err(anyhow!("another replica holds the Lease of certificates").hint("run it there, or here with --no-lease"))
 }
 
 async fn with<W: World>(
     args: &Args,
     common: &Common,
     api: LocalApi,
-    role: Role,
+    office: &Office,
     world: W,
     signals: &mut Signals,
     out: &Output,
 ) -> anyhow::Result<ExitStatus> {
-    if role == Role::Reader && !args.forever {
+    if *office.role().borrow() == Role::Reader && !args.forever {
         let error = anyhow!("this replica only reads certificates, by POD_NAME and TAILPOD_CERT_WRITER");
         return Err(error.hint("run it in the Pod with ordinal 0"));
     }
@@ -150,14 +195,13 @@ async fn with<W: World>(
     if !args.forever {
         first.context("tailscaled does not answer")?.context("cannot ask tailscaled for the names it may have")?;
     }
-    let role = watch::Sender::new(role);
     let options = Options {
         growth: if args.backoff == Backoff::Exponential { Growth::Exponential } else { Growth::Steps },
         start: if args.forever { Start::Spread } else { Start::Now },
         concurrent: concurrency(api.versions().version.as_deref()),
         node: if args.include_node { Node::Include } else { Node::Leave },
     };
-    let loops = Arc::new(Loops::new(world, options, allowed, role.subscribe(), stop.child_token()).await);
+    let loops = Arc::new(Loops::new(world, options, allowed, office.role(), stop.child_token()).await);
     let mut tasks = JoinSet::new();
     tasks.spawn(keep_told(api.clone(), told, stop.clone()));
     let status = if args.forever {
