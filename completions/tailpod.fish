@@ -299,6 +299,7 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_s
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l wait-allowed -d 'How long --once waits for a name that the tailnet does not allow, as a Go duration [default: 2m]' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l backoff -d 'How delays grow with failures' -r -f -a "steps\t'1 minute, 10, 100, then daily'
 exponential\t'1 minute, doubling up to a day'"
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l lease-duration -d 'How long a replica that died is respected as the writer, where TAILPOD_CERT_WRITER is `lease`; a Go duration' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l crit-days -d 'Days before the end from which on a certificate is critical' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r
@@ -320,6 +321,7 @@ json\t'One JSON object per line'"
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l once -d 'Ask for each name once and say how it stands; the default'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l forever -d 'Keep them fresh until stopped'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l include-node -d 'Names of the node itself too; tailscaled before 1.100 does not renew them'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l no-lease -d 'Ask even if another replica holds the Lease'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l json -d 'Print results as JSON'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -s v -l verbose -d 'Say more; twice: everything'
