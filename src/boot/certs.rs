@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use crate::certs::allowed::{Told, keep_told};
-use crate::certs::cluster::ClusterWorld;
+use crate::certs::cluster::{ClusterWorld, Finished};
 use crate::certs::keep::Start;
 use crate::certs::loops::{Loops, Options, concurrency};
 use crate::certs::manager::{self, Names};
@@ -52,6 +52,7 @@ impl Certs {
             group: context.settings.pod.name.as_deref().and_then(group_of).map(str::to_owned),
             // Ordinals are claim enough.
             claimant: None,
+            finished: Finished::default(),
         };
         let versions = context.api.versions();
         let options = Options {

@@ -5,6 +5,7 @@
 //! once is claimed before it is ordered, by an annotation that is written only over the version that was read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,6 +38,37 @@ pub struct ClusterWorld {
     pub group: Option<String>,
     /// As whom names are claimed, where several replicas may want them.
     pub claimant: Option<String>,
+    /// What became of the claims of this process.
+    pub finished: Finished,
+}
+
+/// Claims whose order has ended, as they were written, whether or not the Secret says so already.
+///
+/// What else stands on a Secret counts, by whomever: an order that was broken off may have brought a certificate that
+/// tailscaled could not keep, or may bring it yet.
+#[derive(Debug, Default)]
+pub struct Finished(Mutex<BTreeMap<Name, (String, bool)>>);
+
+impl Finished {
+    fn change<T>(&self, act: impl FnOnce(&mut BTreeMap<Name, (String, bool)>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn begun(&self, name: &Name, claim: String) {
+        self.change(|claims| claims.insert(name.clone(), (claim, false)));
+    }
+
+    fn ended(&self, name: &Name) {
+        self.change(|claims| {
+            if let Some((_, is_ended)) = claims.get_mut(name) {
+                *is_ended = true;
+            }
+        });
+    }
+
+    fn has(&self, name: &Name, claim: Option<&String>) -> bool {
+        self.change(|claims| claims.get(name).is_some_and(|(ours, is_ended)| *is_ended && Some(ours) == claim))
+    }
 }
 
 impl ClusterWorld {
@@ -92,6 +124,7 @@ impl World for ClusterWorld {
     async fn save(&self, name: &Name, record: &Record) {
         let mut annotations = record.annotations();
         if self.claimant.is_some() {
+            self.finished.ended(name);
             annotations.insert(ISSUING, None);
         }
         self.annotate(name, &annotations).await;
@@ -124,19 +157,25 @@ impl World for ClusterWorld {
             Ok(None) => return Err(late("nobody, for its Secret went away,".to_owned())),
             Err(error) => return Err(late(format!("perhaps somebody ({})", chain(&error)))),
         };
-        if let Some(taken) = claim_of(&secret).filter(|taken| taken.holder != *claimant && now < taken.until) {
+        if let Some(taken) = claim_of(&secret).filter(|taken| now < taken.until)
+            && !self.finished.has(name, secret.annotations.get(ISSUING))
+        {
             return Err(taken);
         }
-        let claim = BTreeMap::from([(ISSUING, Some(format!("{claimant}@{now:.0}")))]);
+        let text = format!("{claimant}@{now:.0}");
+        self.finished.begun(name, text.clone());
+        let claim = BTreeMap::from([(ISSUING, Some(text))]);
         let version = secret.resource_version.as_deref();
-        self.cluster
-            .annotate_secret(name.as_str(), &claim, version)
-            .await
-            .map_err(|error| late(format!("perhaps somebody ({})", chain(&error))))
+        self.cluster.annotate_secret(name.as_str(), &claim, version).await.map_err(|error| {
+            // Even if it was written: nothing is ordered under it.
+            self.finished.ended(name);
+            late(format!("perhaps somebody ({})", chain(&error)))
+        })
     }
 
     async fn give_up(&self, name: &Name) {
         let Some(claimant) = &self.claimant else { return };
+        self.finished.ended(name);
         let Ok(Some(secret)) = self.secret(name).await else { return };
         if claim_of(&secret).is_some_and(|taken| taken.holder == *claimant) {
             let none = BTreeMap::from([(ISSUING, None)]);

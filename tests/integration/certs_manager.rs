@@ -11,11 +11,12 @@ use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tailpod::certs::allowed::{Told, keep_told};
-use tailpod::certs::cluster::ClusterWorld;
+use tailpod::certs::cluster::{ClusterWorld, Finished};
 use tailpod::certs::keep::Start;
 use tailpod::certs::loops::{CONCURRENT, Loops, Options};
 use tailpod::certs::manager::{self, Names};
 use tailpod::certs::names::{Name, Node};
+use tailpod::certs::record::Record;
 use tailpod::certs::schedule::Growth;
 use tailpod::certs::standing::{Phase, Standing};
 use tailpod::certs::world::{Allowed, Role, World as _};
@@ -35,6 +36,7 @@ use crate::support::{Boot, NAMESPACE, SECRET, SOON, Scene, free_port, get, runni
 
 const SHOP: &str = "shop.tail1.ts.net";
 const CALL: &str = "GET cert/shop.tail1.ts.net";
+const CLAIM: &str = "tailpod.dev/cert-issuing";
 const CAA: &str = "400 urn:ietf:params:acme:error:caa: no";
 
 /// A config with a Service on 443 for each name.
@@ -92,6 +94,7 @@ async fn world(scene: &Scene, claimant: Option<&str>) -> ClusterWorld {
         cluster: Cluster::connect(&access, "test").await.unwrap().in_namespace(NAMESPACE),
         group: Some("ingress".to_owned()),
         claimant: claimant.map(str::to_owned),
+        finished: Finished::default(),
     }
 }
 
@@ -172,7 +175,6 @@ async fn c15_w03_the_next_process_goes_on_where_the_last_one_stopped() {
 
 #[tokio::test]
 async fn a_name_is_claimed_before_it_is_ordered_and_free_afterwards() {
-    const CLAIM: &str = "tailpod.dev/cert-issuing";
     let scene = replica().await;
     let at = |ago: i64| format!("ingress-1_u@{:.0}", Timestamp::now() - SignedDuration::from_mins(ago));
     put_tls(&scene, &json!({ CLAIM: at(5) }));
@@ -191,6 +193,25 @@ async fn a_name_is_claimed_before_it_is_ordered_and_free_afterwards() {
     let asking = loops(&scene, Some("ingress-0_u")).await;
     assert!(settled(&asking).await.certificate.is_some());
     assert_eq!(annotation(&scene, CLAIM), None);
+}
+
+#[tokio::test]
+async fn an_order_that_was_broken_off_counts_for_its_own_replica_too() {
+    let scene = replica().await;
+    put_tls(&scene, &json!({}));
+    let first = world(&scene, Some("ingress-0_u")).await;
+    first.claim(&name()).await.unwrap();
+    let taken = first.claim(&name()).await.expect_err("nobody has said that the order ended");
+    assert_eq!(taken.holder, "ingress-0_u");
+    world(&scene, Some("ingress-0_u")).await.claim(&name()).await.expect_err("nor may the next process know it");
+    // What cannot be kept has ended all the same.
+    grant(&scene, &["get", "list"]);
+    first.save(&name(), &Record::default()).await;
+    assert!(annotation(&scene, CLAIM).is_some());
+    grant(&scene, &["get", "list", "patch"]);
+    first.claim(&name()).await.unwrap();
+    first.give_up(&name()).await;
+    world(&scene, Some("ingress-1_u")).await.claim(&name()).await.unwrap();
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use super::Common;
-use crate::certs::cluster::ClusterWorld;
+use crate::certs::cluster::{ClusterWorld, Finished};
 use crate::certs::local::{self, LocalWorld};
 use crate::certs::office::Office;
 use crate::certs::world::Role;
@@ -75,7 +75,8 @@ impl Place {
         let cluster = cluster.connect(vars, COMPONENT).await?;
         // Where any replica may be the writer, names are claimed.
         let claimant = member.as_ref().map(|member| member.identity.clone());
-        let storage = Storage::Shared(ClusterWorld { api: api.clone(), cluster, group, claimant });
+        let storage =
+            Storage::Shared(ClusterWorld { api: api.clone(), cluster, group, claimant, finished: Finished::default() });
         Ok(Self { api, storage, role, member })
     }
 
