@@ -18,9 +18,8 @@ use crate::certs::manager::{self, Names};
 use crate::certs::metrics;
 use crate::certs::names::Node;
 use crate::certs::schedule::Growth;
-use crate::certs::world::{Allowed, Role};
+use crate::certs::world::Role;
 use crate::node::metrics::OwnMetrics;
-use crate::serve::document::NodeFacts;
 use crate::serve::follow::Standing;
 use crate::settings::group_of;
 use crate::shutdown::Tasks;
@@ -61,8 +60,7 @@ impl Certs {
             concurrent: concurrency(versions.version.as_deref()),
             node: Node::Leave,
         };
-        let told =
-            Told { allowed: watch::Sender::new(Allowed::Unknown), facts: watch::Sender::new(NodeFacts::default()) };
+        let told = Told::default();
         let role = watch::Sender::new(Role::Writer);
         let (allowed, mut facts) = (told.allowed.subscribe(), told.facts.subscribe());
         let loops = Loops::new(world, options, allowed, role.subscribe(), stop.child_token()).await;

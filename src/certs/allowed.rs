@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_secs(30);
 const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// What follows from the node's state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Told {
     /// For the certificate loops.
     pub allowed: watch::Sender<Allowed>,

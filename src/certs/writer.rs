@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::settings::replica_of;
+
 /// A Lease's duration unless somebody says otherwise.
 pub const LEASE_DURATION: Duration = Duration::from_secs(60);
 
@@ -74,10 +76,7 @@ impl Member {
     /// The replica in Pod `pod`. Without `uid`, `fallback` tells it from another Pod of that name, which may live on
     /// where nobody can see it.
     pub fn new(pod: &str, uid: Option<&str>, group: Option<&str>, fallback: &str) -> Self {
-        let split = pod.rsplit_once('-').and_then(|(group, number)| {
-            let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-            Some((group, number.parse().ok().filter(|_| is_number)?))
-        });
+        let split = replica_of(pod);
         Self {
             pod: pod.to_owned(),
             identity: format!("{pod}_{}", uid.filter(|uid| !uid.is_empty()).unwrap_or(fallback)),

@@ -42,7 +42,7 @@ pub use print::redact_args;
 pub(crate) use print::secret_flag;
 pub use problem::{Problem, Problems};
 pub use read::{by_address, depends_on_the_daemon, in_cluster, is_one_step, read, read_with};
-pub use share::{CertShare, NoShare, group_of};
+pub use share::{CertShare, NoShare, group_of, replica_of};
 pub use source::{NotUnicode, ProcessEnv, Vars};
 
 use std::net::{IpAddr, SocketAddr};

@@ -29,10 +29,7 @@ impl CertShare {
     /// # Errors
     /// No replica of the group would get certificates.
     pub fn of(name: Option<&str>, writer: &str) -> Result<Self, NoShare> {
-        let ordinal = || {
-            let (_, ordinal) = name.ok_or(NoShare::NoName)?.rsplit_once('-').ok_or(NoShare::NoOrdinal)?;
-            ordinal.parse::<u32>().map_err(|_| NoShare::NoOrdinal)
-        };
+        let ordinal = || replica_of(name.ok_or(NoShare::NoName)?).map(|(_, ordinal)| ordinal).ok_or(NoShare::NoOrdinal);
         match writer {
             "off" => Ok(Self::Reads),
             "lease" => Err(NoShare::Lease),
@@ -51,8 +48,15 @@ impl CertShare {
 
 /// The proxy group of a Pod: its name without the ordinal.
 pub fn group_of(pod: &str) -> Option<&str> {
+    replica_of(pod).map(|(group, _)| group)
+}
+
+/// The proxy group of a Pod and the replica's ordinal in it.
+pub fn replica_of(pod: &str) -> Option<(&str, u32)> {
     let (group, ordinal) = pod.rsplit_once('-')?;
-    ordinal.parse::<u32>().is_ok().then_some(group)
+    // `parse` lets a sign pass.
+    let is_number = ordinal.bytes().all(|byte| byte.is_ascii_digit());
+    Some((group, ordinal.parse().ok().filter(|_| is_number)?))
 }
 
 #[cfg(test)]

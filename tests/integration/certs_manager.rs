@@ -24,7 +24,6 @@ use tailpod::k8s::Cluster;
 use tailpod::localapi::LocalApi;
 use tailpod::sandbox::Fault;
 use tailpod::sandbox::apiserver::access::{Access, Rule, Subject};
-use tailpod::serve::document::NodeFacts;
 use tailpod::settings::Persona;
 use tokio::process::Command;
 use tokio::sync::watch;
@@ -235,8 +234,7 @@ struct Following {
 
 impl Following {
     fn of(scene: &Scene) -> Self {
-        let told =
-            Told { allowed: watch::Sender::new(Allowed::Unknown), facts: watch::Sender::new(NodeFacts::default()) };
+        let told = Told::default();
         let allowed = told.allowed.subscribe();
         let mut task = JoinSet::new();
         task.spawn(keep_told(LocalApi::new(&scene.sandbox.pod().backend()), told, CancellationToken::new()));

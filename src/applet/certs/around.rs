@@ -16,14 +16,14 @@ use crate::cli::cluster::{ClusterArgs, advised};
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
 use crate::cli::report::Advise;
+use crate::doctor::certs as judge;
 use crate::doctor::certs::gather::{Given, gather};
-use crate::doctor::certs::{self as judge, group_of};
 use crate::doctor::finding::Finding;
 use crate::k8s::Cluster;
 use crate::localapi::types::Status;
 use crate::localapi::{LocalApi, Peers};
 use crate::serve::document::{Document, Held, LARGEST, NodeFacts};
-use crate::settings::{self, KubeAccess, Mode, Persona, ProcessEnv, Settings, StateStore, Vars, parse, vars};
+use crate::settings::{self, KubeAccess, Mode, Persona, ProcessEnv, Settings, StateStore, Vars, group_of, parse, vars};
 
 /// Names us to the API server.
 const COMPONENT: &str = "certs";
@@ -148,7 +148,7 @@ fn given(settings: Option<&Settings>, vars: &dyn Vars) -> Given {
         is_on: is_shared(vars),
         pod: value(vars, vars::POD_NAME.name),
         in_secret,
-        writer: value(vars, "TAILPOD_CERT_WRITER"),
+        writer: value(vars, vars::TAILPOD_CERT_WRITER.name),
     };
     Given { sharing, locked, config: None }
 }
@@ -215,11 +215,11 @@ async fn connect(common: &Common, cluster: &ClusterArgs, vars: &dyn Vars) -> any
     Ok(connected)
 }
 
-fn is_shared(vars: &dyn Vars) -> bool {
+pub(super) fn is_shared(vars: &dyn Vars) -> bool {
     value(vars, vars::TS_EXPERIMENTAL_CERT_SHARE.name).and_then(|text| parse::boolean(&text)).unwrap_or_default()
 }
 
-fn value(vars: &dyn Vars, name: &str) -> Option<String> {
+pub(super) fn value(vars: &dyn Vars, name: &str) -> Option<String> {
     vars.get(name).ok().flatten().filter(|text| !text.is_empty())
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::anyhow;
 
 use super::Common;
+use super::around::{is_shared, value};
+use crate::applet::socket;
 use crate::certs::cluster::{ClusterWorld, Finished};
 use crate::certs::local::{self, LocalWorld};
 use crate::certs::office::Office;
@@ -15,7 +17,7 @@ use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::report::Advise;
 use crate::localapi::LocalApi;
-use crate::settings::{CertShare, Vars, group_of, parse, vars};
+use crate::settings::{CertShare, Vars, group_of, vars};
 use crate::shutdown::Tasks;
 
 /// As whom we introduce ourselves to the API server.
@@ -46,11 +48,9 @@ impl Place {
     /// # Errors
     /// Exit code 2 when it cannot be known whether this replica may ask.
     pub(super) async fn find(common: &Common, cluster: &ClusterArgs, vars: &dyn Vars) -> anyhow::Result<Self> {
-        let value = |name: &str| vars.get(name).ok().flatten().filter(|text| !text.is_empty());
-        let socket = common.socket.clone().or_else(|| value(vars::TS_SOCKET.name).map(PathBuf::from));
-        let api = LocalApi::new(&socket.unwrap_or_else(|| PathBuf::from(vars::TS_SOCKET.default)));
-        let shares =
-            value(vars::TS_EXPERIMENTAL_CERT_SHARE.name).is_some_and(|text| parse::boolean(&text) == Some(true));
+        let value = |name: &str| value(vars, name);
+        let api = LocalApi::new(&common.socket.clone().unwrap_or_else(|| socket(vars)));
+        let shares = is_shared(vars);
         if !shares && common.proxy_group.is_none() {
             let memory = value(vars::TS_STATE_DIR.name).map(|dir| PathBuf::from(dir).join(local::FILE));
             let storage = Storage::Own(LocalWorld::new(api.clone(), memory));

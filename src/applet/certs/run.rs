@@ -26,7 +26,7 @@ use crate::certs::office::Office;
 use crate::certs::schedule::Growth;
 use crate::certs::standing::Standing;
 use crate::certs::status::{Known, Status};
-use crate::certs::world::{Allowed, Role, World};
+use crate::certs::world::{Role, World};
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
@@ -188,7 +188,7 @@ async fn with<W: World>(
     // Before anything takes time: without a handler the signal ends the process.
     let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let stop = CancellationToken::new();
-    let told = Told { allowed: watch::Sender::new(Allowed::Unknown), facts: watch::Sender::new(NodeFacts::default()) };
+    let told = Told::default();
     let (allowed, facts) = (told.allowed.subscribe(), told.facts.subscribe());
     // A look at the daemon before the loops: how many calls at the same time it works on depends on what it is.
     let first = timeout(common.limit(), api.cert_domains()).await;

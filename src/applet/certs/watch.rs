@@ -14,14 +14,13 @@ use crate::causes::chain;
 use crate::certs::allowed::{Told, keep_told};
 use crate::certs::keep::Start;
 use crate::certs::local::{self, LocalWorld};
-use crate::certs::loops::{CONCURRENT, Loops, Options};
+use crate::certs::loops::{Loops, Options, concurrency};
 use crate::certs::names::{Name, Node};
 use crate::certs::schedule::Growth;
-use crate::certs::world::{Allowed, Role};
+use crate::certs::world::Role;
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
 use crate::cli::report::Advise;
-use crate::localapi::mask::Version;
 use crate::localapi::{LocalApi, Peers};
 use crate::serve::document::NodeFacts;
 use crate::serve::follow::{Delivery, Follower, Good, Leftovers, Problem, Source, Standing};
@@ -98,9 +97,9 @@ pub(super) async fn run(
     }
     let stop = CancellationToken::new();
     let mut tasks = Tasks::new(stop.clone());
-    let (allowed, allowed_seen) = watch::channel(Allowed::default());
-    let (facts, facts_seen) = watch::channel(NodeFacts::default());
-    tasks.keep("node", |stop| keep_told(api.clone(), Told { allowed, facts }, stop));
+    let told = Told::default();
+    let (allowed_seen, facts_seen) = (told.allowed.subscribe(), told.facts.subscribe());
+    tasks.keep("node", |stop| keep_told(api.clone(), told, stop));
     let facts = match args.cert_domain.clone() {
         Some(domain) => overridden(&mut tasks, facts_seen, domain),
         None => facts_seen,
@@ -122,7 +121,7 @@ pub(super) async fn run(
     let options = Options {
         growth: Growth::default(),
         start: Start::default(),
-        concurrent: concurrent(&api),
+        concurrent: concurrency(api.versions().version.as_deref()),
         node: if args.include_node { Node::Include } else { Node::Leave },
     };
     let world = LocalWorld::new(api, args.state_dir.as_ref().map(|dir| dir.join(local::FILE)));
@@ -143,12 +142,6 @@ pub(super) async fn run(
     };
     tasks.stop(SETTLE).await;
     outcome
-}
-
-/// Calls at the same time: before 1.102 the daemon has one lock for all names.
-fn concurrent(api: &LocalApi) -> usize {
-    let version = api.versions().version.as_deref().and_then(Version::parse);
-    if version.is_some_and(|version| (version.major, version.minor) < (1, 102)) { 1 } else { CONCURRENT }
 }
 
 /// What was said last.

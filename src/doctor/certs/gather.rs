@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 
-use super::{Facts, Right, SecretFacts, Sharing, group_of};
+use super::{Facts, Right, SecretFacts, Sharing};
 use crate::certs::names::Name;
 use crate::certs::places::{Places, Seen};
 use crate::k8s::{Cluster, Error, Resource, StateSecret, Verb};
 use crate::localapi::mask::Version;
+use crate::settings::group_of;
 
 /// Questions at the same time.
 const CONCURRENT: usize = 16;

@@ -8,7 +8,7 @@ mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use self::sharing::{Right, SecretFacts, Sharing, group_of};
+pub use self::sharing::{Right, SecretFacts, Sharing};
 use super::finding::{
     CERTS_ACCOUNT, CERTS_ALLOWED, CERTS_BUDGET, CERTS_DAEMON, CERTS_HTTPS, CERTS_LOCKED, CERTS_NAMES, CERTS_STATUS,
     Finding,

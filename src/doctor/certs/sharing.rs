@@ -7,6 +7,7 @@ use super::Facts;
 use crate::certs::names::Name;
 use crate::k8s::error::{Resource, RoleRule, Verb};
 use crate::localapi::mask::Version;
+use crate::settings::group_of;
 
 /// How replicas share certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,12 +141,6 @@ fn labels(name: &Name, sharing: &Sharing) -> Vec<(&'static str, String)> {
         labels.insert(2, ("tailscale.com/proxy-group", group.to_owned()));
     }
     labels
-}
-
-/// The proxy group of a Pod: its name without the ordinal.
-pub fn group_of(pod: &str) -> Option<&str> {
-    let (group, ordinal) = pod.rsplit_once('-')?;
-    (!ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit())).then_some(group)
 }
 
 fn manifest(name: &Name, sharing: &Sharing) -> String {
