@@ -24,6 +24,10 @@ pub enum Ownership<'a> {
 
 /// Makes the node advertise `wanted`, and what is not ours as before. Whether that was a change.
 pub async fn advertise(api: &LocalApi, wanted: &BTreeSet<String>, ownership: Ownership<'_>) -> Result<bool, Error> {
+    if wanted.is_empty() && matches!(ownership, Ownership::Services(ours) if ours.is_empty()) {
+        // Most nodes serve nothing, and are looked at with each netmap.
+        return Ok(false);
+    }
     let prefs = api.prefs().await?;
     let Some(change) = change(&prefs, wanted, ownership) else { return Ok(false) };
     tracing::info!("{change}");
@@ -96,6 +100,15 @@ mod tests {
         let gone = "AdvertiseServices: [\"svc:b\",\"svc:a\"] -> []";
         assert_eq!(told(&list, &[], Ownership::Whole).as_deref(), Some(gone));
         assert_eq!(told(&Value::Null, &[], Ownership::Whole), None);
+    }
+
+    #[tokio::test]
+    async fn nothing_of_ours_is_no_call() {
+        let nobody = LocalApi::new(std::path::Path::new("/nonexistent/socket"));
+        let none = BTreeSet::new();
+        assert!(!advertise(&nobody, &none, Ownership::Services(&none)).await.unwrap());
+        advertise(&nobody, &none, Ownership::Whole).await.expect_err("the whole list is looked at");
+        advertise(&nobody, &none, Ownership::Services(&set(&["svc:a"]))).await.expect_err("something was ours");
     }
 
     #[test]
