@@ -77,6 +77,7 @@ pub mod keepalive;
 pub mod localapi;
 pub mod located;
 pub mod manifests;
+pub mod netfilter;
 pub mod node;
 pub mod prefix;
 pub mod proxy;

@@ -1,0 +1,463 @@
+//! The desired packet rules of one table, as a value. Pure.
+//!
+//! Each mode of netfilter.md adds what it wants through a method of [`Ruleset`]; backends render the whole. The families
+//! are separate types below, so a rule that leads from one into the other cannot be written down. What is many and
+//! changes alone, the Services of HA groups, are elements of maps, so that one change costs one element; the few rules
+//! around them stay as they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Debug, Display};
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::label::Label;
+
+/// One of our tables. Each belongs to one task, so tasks need no lock between them (netfilter.md 8, rule 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// The node's own target: ingress, egress, cluster traffic via ingress (M1 to M5).
+    L3,
+    /// Egress Services of an HA group (M6).
+    Egress,
+    /// Ingress Services of an HA group (M7).
+    Ingress,
+}
+
+impl Table {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::L3, Self::Egress, Self::Ingress];
+
+    /// The table's name in families `ip` and `ip6`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::L3 => "tailpod_l3",
+            Self::Egress => "tailpod_egress",
+            Self::Ingress => "tailpod_ingress",
+        }
+    }
+
+    /// What its chains are called in iptables, after `TAILPOD-` (netfilter.md 11).
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::L3 => "L3",
+            Self::Egress => "EG",
+            Self::Ingress => "IN",
+        }
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The name of a network interface, as the kernel takes it and every rule language can quote it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Interface(String);
+
+impl Interface {
+    /// What tailscaled calls its TUN device unless told otherwise.
+    pub const DEFAULT: &'static str = "tailscale0";
+
+    /// `None` when the kernel or a rule language could not take it: 1 to 15 bytes of `[A-Za-z0-9_.-]`.
+    pub fn new(name: &str) -> Option<Self> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        let fits = (1..=15).contains(&name.len()) && name.bytes().all(plain);
+        (fits && name != "." && name != "..").then(|| Self(name.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Interface {
+    fn default() -> Self {
+        Self(Self::DEFAULT.to_owned())
+    }
+}
+
+impl Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A transport protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// 6
+    Tcp,
+    /// 17
+    Udp,
+}
+
+impl Protocol {
+    /// As `/etc/protocols`, nft and iptables spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// The number in an IP header.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+impl Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A protocol and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+}
+
+/// An address family: what is called differently in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// `ip`
+    V4,
+    /// `ip6`
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub fn of(addr: IpAddr) -> Self {
+        if addr.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// As nft spells it, also as a match: `ip daddr`, `ip6 daddr`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "ip",
+            Self::V6 => "ip6",
+        }
+    }
+
+    /// As a sentence names it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
+impl Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An IP address of one family.
+pub trait Address: Copy + Ord + Hash + Display + Debug + Into<IpAddr> + Send + Sync + 'static {
+    /// Which.
+    const FAMILY: Family;
+
+    /// The address as it stands in a packet.
+    fn bytes(&self) -> Vec<u8>;
+}
+
+impl Address for Ipv4Addr {
+    const FAMILY: Family = Family::V4;
+
+    fn bytes(&self) -> Vec<u8> {
+        self.octets().to_vec()
+    }
+}
+
+impl Address for Ipv6Addr {
+    const FAMILY: Family = Family::V6;
+
+    fn bytes(&self) -> Vec<u8> {
+        self.octets().to_vec()
+    }
+}
+
+/// Everything that one table shall hold, in both families. Equal values mean equal packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruleset {
+    table: Table,
+    tun: Interface,
+    v4: Rules<Ipv4Addr>,
+    v6: Rules<Ipv6Addr>,
+}
+
+/// One family's part of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules<A> {
+    /// The chain of new flows, in order: the first translation wins.
+    pub prerouting: Vec<Prerouting<A>>,
+    /// The chain of source translation, in order.
+    pub postrouting: Vec<Postrouting<A>>,
+    /// Whether the MSS of TCP through the node is clamped, both ways (netfilter.md 5.8).
+    pub clamp: bool,
+    /// The map behind [`Prerouting::Ports`].
+    pub ports: BTreeMap<Port, PortTarget<A>>,
+    /// The map behind [`Prerouting::Services`].
+    pub services: BTreeMap<A, ServiceTarget<A>>,
+}
+
+/// A rule for the first packet of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prerouting<A> {
+    /// From the cluster side to one of our own ports: left alone.
+    Exempt {
+        /// The port.
+        port: Port,
+        /// Whose it is.
+        label: Label,
+    },
+    /// To this address: translated to that one, port kept.
+    Redirect {
+        /// Where the packet goes.
+        to: A,
+        /// With one rule for each of n addresses, this one takes every k-th of the flows that reach it; the last rule
+        /// takes the rest. `None`, or 2 and more.
+        every: Option<u32>,
+        /// Where it shall go.
+        target: A,
+        /// What for.
+        label: Label,
+    },
+    /// From the cluster side, whatever it is: translated to this address, port kept.
+    Everything {
+        /// Where it shall go.
+        target: A,
+        /// What for.
+        label: Label,
+    },
+    /// From the cluster side to a port in [`Rules::ports`]: translated.
+    Ports,
+    /// To an address in [`Rules::services`]: translated.
+    Services,
+}
+
+/// A rule for the source of a flow that leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Postrouting<A> {
+    /// To this address: from that one.
+    Towards {
+        /// Where the packet goes.
+        to: A,
+        /// Where it shall seem to come from.
+        source: A,
+        /// What for.
+        label: Label,
+    },
+    /// To the tailnet, if the destination was translated: from this address.
+    Translated {
+        /// Where it shall seem to come from.
+        source: A,
+    },
+}
+
+/// Where a port leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortTarget<A> {
+    /// The tailnet address.
+    pub addr: A,
+    /// The port there.
+    pub port: u16,
+    /// Whose it is.
+    pub label: Label,
+}
+
+/// Where a Service's address leads, port kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceTarget<A> {
+    /// The address in the cluster.
+    pub addr: A,
+    /// Whose it is.
+    pub label: Label,
+}
+
+impl<A> Default for Rules<A> {
+    fn default() -> Self {
+        Self {
+            prerouting: Vec::new(),
+            postrouting: Vec::new(),
+            clamp: false,
+            ports: BTreeMap::new(),
+            services: BTreeMap::new(),
+        }
+    }
+}
+
+impl<A: Address> Rules<A> {
+    /// Whether nothing is asked for. Its chains stay, and match nothing.
+    pub fn is_empty(&self) -> bool {
+        self.prerouting.is_empty() && self.postrouting.is_empty() && !self.clamp
+    }
+
+    /// M1 and M2: every flow to `own` goes to one of `backends` in turn, port kept. Sorted, so that the order in which
+    /// DNS answers changes nothing.
+    pub fn ingress(&mut self, own: A, backends: &BTreeSet<A>, name: &str) {
+        let count = backends.len();
+        for (nth, backend) in backends.iter().enumerate() {
+            let left = count - nth;
+            let label = if count == 1 { name.to_owned() } else { format!("{name} {}/{count}", nth + 1) };
+            self.prerouting.push(Prerouting::Redirect {
+                to: own,
+                every: u32::try_from(left).ok().filter(|left| *left > 1),
+                target: *backend,
+                label: Label::new(&label),
+            });
+            self.clamp = true;
+        }
+    }
+
+    /// M5: every flow to the Pod's address goes to the node's own, where tailscaled serves. It ends here, so there is
+    /// nothing to clamp.
+    pub fn local(&mut self, pod: A, own: A, name: &str) {
+        self.prerouting.push(Prerouting::Redirect { to: pod, every: None, target: own, label: Label::new(name) });
+    }
+
+    /// M3 and M4: everything from the cluster side goes to `target`, seemingly from `own`, but for our own ports.
+    pub fn egress(&mut self, own: A, target: A, exempt: &BTreeMap<Port, &'static str>, name: &str) {
+        self.prerouting
+            .extend(exempt.iter().map(|(port, whose)| Prerouting::Exempt { port: *port, label: Label::new(whose) }));
+        self.prerouting.push(Prerouting::Everything { target, label: Label::new(name) });
+        self.postrouting.push(Postrouting::Towards { to: target, source: own, label: Label::new(name) });
+        self.clamp = true;
+    }
+
+    /// M6: ports of the Pod lead to ports on the tailnet, seemingly from `own`.
+    pub fn map_ports(&mut self, own: A, ports: BTreeMap<Port, PortTarget<A>>) {
+        if ports.is_empty() {
+            return;
+        }
+        self.prerouting.push(Prerouting::Ports);
+        self.postrouting.push(Postrouting::Translated { source: own });
+        self.clamp = true;
+        self.ports = ports;
+    }
+
+    /// M7: addresses of Tailscale Services lead to addresses in the cluster, port kept.
+    pub fn map_services(&mut self, services: BTreeMap<A, ServiceTarget<A>>) {
+        if services.is_empty() {
+            return;
+        }
+        self.prerouting.push(Prerouting::Services);
+        self.clamp = true;
+        self.services = services;
+    }
+}
+
+impl Ruleset {
+    /// The table with nothing in it.
+    pub fn empty(table: Table, tun: Interface) -> Self {
+        Self { table, tun, v4: Rules::default(), v6: Rules::default() }
+    }
+
+    /// Which table.
+    pub fn table(&self) -> Table {
+        self.table
+    }
+
+    /// The device behind which the tailnet is.
+    pub fn tun(&self) -> &Interface {
+        &self.tun
+    }
+
+    /// The IPv4 part.
+    pub fn v4(&self) -> &Rules<Ipv4Addr> {
+        &self.v4
+    }
+
+    /// The IPv6 part.
+    pub fn v6(&self) -> &Rules<Ipv6Addr> {
+        &self.v6
+    }
+
+    /// The IPv4 part, to be filled.
+    pub fn v4_mut(&mut self) -> &mut Rules<Ipv4Addr> {
+        &mut self.v4
+    }
+
+    /// The IPv6 part, to be filled.
+    pub fn v6_mut(&mut self) -> &mut Rules<Ipv6Addr> {
+        &mut self.v6
+    }
+
+    /// Whether a family has anything in it.
+    pub fn uses(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => !self.v4.is_empty(),
+            Family::V6 => !self.v6.is_empty(),
+        }
+    }
+
+    /// Whether nothing is asked for in either family.
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(text: &str) -> Ipv4Addr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_of_n_backends_takes_its_turn() {
+        let mut rules = Rules::default();
+        rules.ingress(v4("100.64.0.1"), &["10.0.0.3", "10.0.0.1", "10.0.0.2"].map(v4).into(), "ingress-dns");
+        let turns: Vec<_> = rules
+            .prerouting
+            .iter()
+            .map(|rule| match rule {
+                Prerouting::Redirect { every, target, label, .. } => (*every, target.to_string(), label.to_string()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let turn = |every, target: &str, label: &str| (every, target.to_owned(), label.to_owned());
+        assert_eq!(
+            turns,
+            [
+                turn(Some(3), "10.0.0.1", "ingress-dns 1/3"),
+                turn(Some(2), "10.0.0.2", "ingress-dns 2/3"),
+                turn(None, "10.0.0.3", "ingress-dns 3/3"),
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_to_map_asks_for_nothing() {
+        let mut rules = Rules::default();
+        rules.ingress(v4("100.64.0.1"), &BTreeSet::new(), "ingress-dns");
+        rules.map_ports(v4("100.64.0.1"), BTreeMap::new());
+        rules.map_services(BTreeMap::new());
+        assert!(rules.is_empty(), "{rules:?}");
+    }
+
+    #[test]
+    fn a_device_is_named_so_that_no_rule_language_breaks() {
+        assert_eq!(Interface::new("tailscale0").as_ref().map(Interface::as_str), Some("tailscale0"));
+        for refused in ["", "a-name-of-16-byte", "a b", "a\"b", "a\nb", "a*", ".", "..", "a/b"] {
+            assert_eq!(Interface::new(refused), None, "{refused:?}");
+        }
+    }
+}
