@@ -68,6 +68,7 @@ pub mod digest;
 pub mod doctor;
 pub mod escape;
 pub mod filewatch;
+pub mod fqdn;
 pub mod goduration;
 pub mod health;
 pub mod http1;

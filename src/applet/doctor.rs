@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::certs::doctor_findings;
 use crate::boot::files::{check_files, needed_files};
-use crate::boot::host::{Destinations, Forwarding, tun_path};
+use crate::boot::host::{Forwarding, tun_path};
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::{Ink, Output};
@@ -129,10 +129,10 @@ pub(super) fn subject(cluster: &ClusterArgs, vars: &dyn Vars) -> Subject {
         pod_uid: value(vars::POD_UID),
         files: settings_ref.map(|settings| files(settings, search_path.as_deref())).unwrap_or_default(),
         host: settings_ref.filter(|settings| settings.daemon.tun == Tun::Kernel).map(|settings| {
-            let destinations = Destinations { routes: Some(&settings.node.routes), ..Destinations::default() };
+            let forwarding = Forwarding::wanted(&settings.forward, &settings.node.routes).unwrap_or_default();
             host::Wanted {
                 tun: tun_path(&settings.root),
-                sysctls: Forwarding::wanted(destinations).unwrap_or_default().sysctls(&settings.root),
+                sysctls: forwarding.sysctls(&settings.root),
                 firewall: value(vars::TS_DEBUG_FIREWALL_MODE),
                 search_path: search_path.clone(),
             }

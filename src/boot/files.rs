@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
 
-use super::host::{Destinations, Forwarding, tun_path};
+use super::host::{Forwarding, tun_path};
 use super::plan::uses_cli;
 use crate::secret::Secret;
 use crate::serve::document::Document;
@@ -92,8 +92,8 @@ pub fn needed_files(settings: &Settings) -> Vec<FileNeed> {
     }
     if settings.daemon.tun == Tun::Kernel {
         add(tun_path(&settings.root), "TUN device", Need::Device);
-        let destinations = Destinations { routes: Some(&settings.node.routes), ..Destinations::default() };
-        for path in Forwarding::wanted(destinations).unwrap_or_default().sysctls(&settings.root) {
+        let forwarding = Forwarding::wanted(&settings.forward, &settings.node.routes).unwrap_or_default();
+        for path in forwarding.sysctls(&settings.root) {
             add(path, "IP forwarding", Need::Sysctl);
         }
     }

@@ -5,12 +5,13 @@
 //! `ensureTunFile`.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::localapi::LocalApi;
-use crate::settings::{Routes, Settings, Tun, parse};
+use crate::settings::{Egress, Forward, Ingress, Routes, Settings, Tun};
 
 /// Major and minor number of the TUN device, from the kernel's list of devices.
 const TUN_DEVICE: (u64, u64) = (10, 200);
@@ -84,19 +85,6 @@ impl HostError {
     }
 }
 
-/// What decides about IP forwarding, as given.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Destinations<'s> {
-    /// `TS_DEST_IP`
-    pub dest_ip: Option<&'s str>,
-    /// `TS_TAILNET_TARGET_IP`
-    pub tailnet_target_ip: Option<&'s str>,
-    /// `TS_TAILNET_TARGET_FQDN`
-    pub tailnet_target_fqdn: Option<&'s str>,
-    /// `TS_ROUTES`
-    pub routes: Option<&'s Routes>,
-}
-
 /// Which address families must be forwarded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forwarding {
@@ -107,31 +95,36 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
-    /// The families of all destinations and routes (boot.md 1.5). Pure.
+    /// The families of all destinations and routes that are known at the start (boot.md 1.5). Pure.
     ///
     /// # Errors
-    /// The first address or route that is none.
-    pub fn wanted(destinations: Destinations<'_>) -> Result<Self, ForwardingError> {
+    /// The first route that is none.
+    pub fn wanted(forward: &Forward, routes: &Routes) -> Result<Self, ForwardingError> {
         let mut wanted = Self::default();
-        for (text, what) in [
-            (destinations.dest_ip, "invalid cluster destination IP"),
-            (destinations.tailnet_target_ip, "invalid tailnet destination IP"),
-        ] {
-            if let Some(text) = text {
-                let ip =
-                    parse::ip(text).map_err(|error| ForwardingError::Invalid { what, reason: error.to_string() })?;
-                wanted.add(ip.is_ipv4());
-            }
+        if let Some(Ingress::Ip(ip)) = forward.ingress {
+            wanted.add(ip.is_ipv4());
         }
-        // Only the IPv4 address of a named target is ever proxied to.
-        wanted.v4 |= destinations.tailnet_target_fqdn.is_some();
-        let routes = destinations.routes.map(Routes::prefixes).transpose().map_err(|(text, error)| {
-            ForwardingError::Invalid { what: "invalid subnet route", reason: format!("{text:?}: {error}") }
+        match forward.egress {
+            Some(Egress::Ip(ip)) => wanted.add(ip.is_ipv4()),
+            // As upstream; what the name turns out to be is looked at when it is known.
+            Some(Egress::Fqdn(_)) => wanted.v4 = true,
+            None => {}
+        }
+        let routes = routes.prefixes().map_err(|(text, error)| ForwardingError::Invalid {
+            what: "invalid subnet route",
+            reason: format!("{text:?}: {error}"),
         })?;
-        for route in routes.unwrap_or_default() {
+        for route in routes {
             wanted.add(route.addr().is_ipv4());
         }
         Ok(wanted)
+    }
+
+    /// The families of these addresses. Pure.
+    pub fn of(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let mut wanted = Self::default();
+        addresses.into_iter().for_each(|ip| wanted.add(ip.is_ipv4()));
+        wanted
     }
 
     fn add(&mut self, is_v4: bool) {
@@ -174,8 +167,7 @@ pub fn prepare(settings: &Settings) -> Result<(), HostError> {
         return Ok(());
     }
     ensure_tun(&settings.root).map_err(|source| HostError::Tun { source })?;
-    let destinations = Destinations { routes: Some(&settings.node.routes), ..Destinations::default() };
-    Forwarding::wanted(destinations)
+    Forwarding::wanted(&settings.forward, &settings.node.routes)
         .and_then(|wanted| wanted.enable(&settings.root))
         .map_err(|source| HostError::Forwarding { source, in_kubernetes: settings.kube.in_kubernetes })
 }
@@ -286,33 +278,18 @@ mod tests {
 
     #[test]
     fn every_destination_counts() {
-        let routes = Routes::Set("10.0.0.0/8".into());
-        for (destinations, v4, v6) in [
-            (Destinations::default(), false, false),
-            (Destinations { dest_ip: Some("1.2.3.4"), ..Destinations::default() }, true, false),
-            (Destinations { dest_ip: Some("fd00::1"), ..Destinations::default() }, false, true),
-            (
-                Destinations { tailnet_target_ip: Some("fd7a::1"), routes: Some(&routes), ..Destinations::default() },
-                true,
-                true,
-            ),
-            (Destinations { tailnet_target_fqdn: Some("a.ts.net"), ..Destinations::default() }, true, false),
+        for (pairs, expected) in [
+            (&[][..], ["0", "0"]),
+            (&[("TS_DEST_IP", "1.2.3.4")], ["1", "0"]),
+            (&[("TS_DEST_IP", "fd00::1")], ["0", "1"]),
+            (&[("TS_TAILNET_TARGET_IP", "fd7a::1"), ("TS_ROUTES", "10.0.0.0/8")], ["1", "1"]),
+            (&[("TS_TAILNET_TARGET_FQDN", "a.ts.net")], ["1", "0"]),
+            (&[("TS_EXPERIMENTAL_DEST_DNS_NAME", "h")], ["0", "0"]),
         ] {
-            assert_eq!(
-                Forwarding::wanted(destinations).expect("good addresses"),
-                Forwarding { v4, v6 },
-                "{destinations:?}"
-            );
-        }
-        for (destinations, text) in [
-            (Destinations { dest_ip: Some("x"), ..Destinations::default() }, "invalid cluster destination IP: "),
-            (
-                Destinations { tailnet_target_ip: Some("x"), ..Destinations::default() },
-                "invalid tailnet destination IP: ",
-            ),
-        ] {
-            let error = Forwarding::wanted(destinations).expect_err(text).to_string();
-            assert!(error.starts_with(text), "{error}");
+            let root = root();
+            let pairs = [&[("TS_USERSPACE", "false")], pairs].concat();
+            prepare(&settings_for(root.path(), &pairs)).expect("a writable root");
+            assert_eq!(sysctls(root.path()), expected, "{pairs:?}");
         }
     }
 

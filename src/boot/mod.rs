@@ -44,6 +44,11 @@ use crate::shutdown::Signals;
 
 /// Runs a boot from host preparation to the last line. Returns how it ended; the caller turns that into an exit code.
 pub async fn run(settings: Settings, inherited: &Environment, signals: &mut Signals) -> Outcome {
+    if settings.forward.is_l3() {
+        return Outcome::Failed(
+            "error creating new netfilter runner: not supported by this build of tailpod".to_owned(),
+        );
+    }
     if settings.daemon.tun == Tun::Kernel
         && let Err(error) = host::prepare(&settings)
     {

@@ -257,12 +257,10 @@ fn listeners(settings: &Settings) -> Vec<Listener> {
         }
     }
     if let Some(main) = &settings.local.main {
-        let serves = match (main.metrics, main.health) {
-            (true, true) => "metrics and health checks",
-            (true, false) => "metrics",
-            (false, _) => "health checks",
-        };
-        add(main.addr.text.clone(), serves, "boot");
+        let parts =
+            [(main.metrics, "metrics"), (main.health, "health checks"), (main.egress, "the hook before a shutdown")];
+        let serves: Vec<_> = parts.into_iter().filter_map(|(serves, what)| serves.then_some(what)).collect();
+        add(main.addr.text.clone(), &serves.join(" and "), "boot");
     }
     if let Some(addr) = &settings.local.deprecated_health {
         add(addr.text.clone(), "health check (deprecated)", "boot");

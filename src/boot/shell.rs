@@ -9,7 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,7 @@ use crate::daemon::tailscaled::Tailscaled;
 use crate::health::{HealthHandle, Weight};
 use crate::k8s::publisher::{self, Publisher, SecretTarget};
 use crate::node;
+use crate::node::bus::Newest;
 use crate::node::metrics::OwnMetrics;
 use crate::settings::{CertShare, Persona};
 use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
@@ -58,6 +59,8 @@ pub(super) struct Shell {
     /// The open bus: a channel of its own, so that dropping it drops what an older stream said.
     bus: Option<mpsc::Receiver<Event>>,
     bus_stop: CancellationToken,
+    /// The node with its peers, where names of the tailnet are looked up.
+    newest: Newest,
     /// What runs for as long as the boot, or one daemon, does.
     pub(super) tasks: Tasks,
     /// What ends with one event.
@@ -90,6 +93,7 @@ impl Shell {
             inbox,
             bus: None,
             bus_stop: root.child_token(),
+            newest: watch::channel(Arc::default()).0,
             tasks: Tasks::new(root.clone()),
             errands: JoinSet::new(),
             announcements: JoinSet::new(),
@@ -190,7 +194,8 @@ impl Shell {
                 self.bus_stop = self.incarnation.child_token();
                 let (events, bus) = mpsc::channel(16);
                 self.bus = Some(bus);
-                self.errands.spawn(node::bus::follow(context.api.clone(), events, self.bus_stop.clone()));
+                let newest = context.settings.forward.needs_peers().then(|| self.newest.clone());
+                self.errands.spawn(node::bus::follow(context.api.clone(), newest, events, self.bus_stop.clone()));
             }
             Action::RunUp => {
                 let stop = self.incarnation.clone();

@@ -1,20 +1,34 @@
 //! The IPN bus as events of a state machine.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{BusUpdate, Device, LoginHealth, News};
 use crate::causes::chain;
 use crate::localapi::follow::{self, Wants};
 use crate::localapi::mask::Phase;
+use crate::localapi::model::Model;
 use crate::localapi::types::LOGIN_STATE;
 use crate::localapi::{BusEvent, Change, LocalApi, Peers, Support};
 
+/// The newest model, peers included: for whoever looks names of the tailnet up.
+pub type Newest = watch::Sender<Arc<Model>>;
+
 /// Follows the bus until stopped. A slow loop loses nothing: what waits is merged by the mailbox.
-pub async fn follow<E: From<News>>(api: LocalApi, events: mpsc::Sender<E>, stop: CancellationToken) {
+///
+/// With `newest` the daemon is asked for peers as well, and the model is there before the event that tells of it.
+pub async fn follow<E: From<News>>(
+    api: LocalApi,
+    newest: Option<Newest>,
+    events: mpsc::Sender<E>,
+    stop: CancellationToken,
+) {
     // The same mask for the whole life: what the login phase needs besides costs one message.
-    let wants = Wants { peers: Peers::Omit, phase: Phase::Login };
+    let peers = if newest.is_some() { Peers::Include } else { Peers::Omit };
+    let wants = Wants { peers, phase: Phase::Login };
     let (mut bus, reading) = follow::follow(api.clone(), wants, stop.clone());
     let mut told = false;
     let forwarding = async {
@@ -26,7 +40,12 @@ pub async fn follow<E: From<News>>(api: LocalApi, events: mpsc::Sender<E>, stop:
                     }
                     News::Opened
                 }
-                BusEvent::Changed(change) => News::Update(update(change)),
+                BusEvent::Changed(change) => {
+                    if let Some(newest) = &newest {
+                        newest.send_replace(Arc::clone(&change.model));
+                    }
+                    News::Update(update(change))
+                }
                 BusEvent::Lost(reason) => News::Lost(chain(&reason)),
                 BusEvent::Trouble(text) => {
                     tracing::warn!("{text}");

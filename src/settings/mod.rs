@@ -10,7 +10,7 @@
 //! | [`source`] | where values come from |
 //! | [`reader`], [`problem`] | problems collected and put into words |
 //! | [`parse`] | `&str` to value |
-//! | `read`, `rules`, `merge`, [`login`], [`unbuilt`] | the pass over the environment |
+//! | `read`, `rules`, `merge`, [`login`], [`forward`] | the pass over the environment |
 //! | [`conffile`], [`capver`] | the versioned config file |
 //! | [`access`] | the way to the cluster |
 //! | `print` | the redacted truth as JSON |
@@ -20,6 +20,7 @@ pub mod access;
 pub mod capver;
 pub mod conffile;
 mod duration;
+pub mod forward;
 pub mod login;
 mod merge;
 pub mod parse;
@@ -33,11 +34,11 @@ mod share;
 pub mod source;
 #[cfg(test)]
 mod tests;
-pub mod unbuilt;
 pub mod vars;
 
 pub use access::KubeAccess;
 pub use capver::CAPVER;
+pub use forward::{Egress, Exemptions, FirewallMode, Forward, Ingress};
 pub use print::redact_args;
 pub(crate) use print::secret_flag;
 pub use problem::{Problem, Problems};
@@ -100,6 +101,8 @@ pub struct Settings {
     pub restart_daemon: RestartDaemon,
     /// `TAILPOD_DELETE_AUTHKEY`: delete the Secret's `authkey` after the first success in every mode (W21).
     pub delete_authkey: bool,
+    /// What is forwarded between cluster and tailnet.
+    pub forward: Forward,
     /// `TS_SERVE_CONFIG`: a file, or the config itself when it begins with `{`.
     pub serve_config: Option<String>,
     /// `TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT`; unset, whether the config file leaves it to boot which Services
@@ -337,6 +340,8 @@ pub struct LocalListener {
     pub metrics: bool,
     /// `TS_ENABLE_HEALTH_CHECK`: `/healthz`, `/livez`, `/readyz`.
     pub health: bool,
+    /// `TS_EGRESS_PROXIES_CONFIG_PATH`: the pre-shutdown hook of egress Services.
+    pub egress: bool,
 }
 
 /// A listen address: the text is contract in log lines, the parsed form is what is bound.

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{
-    CertShare, Credentials, KubeAccess, ListenAddr, Login, Mode, NoteLevel, Persona, RestartDaemon, Routes, Settings,
-    StateStore, Tun,
+    CertShare, Credentials, Egress, Exemptions, Forward, Ingress, KubeAccess, ListenAddr, Login, Mode, NoteLevel,
+    Persona, RestartDaemon, Routes, Settings, StateStore, Tun,
 };
 use crate::goduration;
 use crate::secret::redact;
@@ -96,6 +96,7 @@ impl Settings {
                 RestartDaemon::WithBackoff => "backoff",
                 RestartDaemon::Never => "never",
             },
+            "forward": forward(&self.forward),
             "serveConfig": self.serve_config,
             "autoAdvertise": self.auto_advertise,
             "certShare": self.cert_share.map(CertShare::mode),
@@ -184,6 +185,31 @@ fn login(login: &Login) -> Value {
             json!({ "kind": "audience", "clientID": id, "audience": audience })
         }
     }
+}
+
+fn forward(forward: &Forward) -> Value {
+    json!({
+        "ingress": match &forward.ingress {
+            None => Value::Null,
+            Some(Ingress::Ip(ip)) => json!({ "kind": "ip", "address": ip.to_string() }),
+            Some(Ingress::Dns(name)) => json!({ "kind": "dns", "name": name }),
+        },
+        "egress": match &forward.egress {
+            None => Value::Null,
+            Some(Egress::Ip(ip)) => json!({ "kind": "ip", "address": ip.to_string() }),
+            Some(Egress::Fqdn(name)) => json!({ "kind": "fqdn", "name": name.as_str() }),
+        },
+        "clusterTrafficViaIngress": forward.via_ingress.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
+        "egressConfig": forward.egress_config.as_deref().map(path),
+        "ingressConfig": forward.ingress_config.as_deref().map(path),
+        "egressExemptions": match forward.exemptions {
+            Exemptions::Own => "own",
+            Exemptions::Nothing => "none",
+        },
+        "wireguardPort": forward.wireguard_port,
+        "tun": forward.tun,
+        "firewall": forward.firewall.as_str(),
+    })
 }
 
 fn path(path: &Path) -> String {

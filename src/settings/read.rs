@@ -12,8 +12,8 @@ use super::reader::{Reader, Reported};
 use super::rules::{self, Given};
 use super::source::Vars;
 use super::{
-    CertShare, Daemon, Kube, KubeAccess, Local, LocalListener, Login, Mode, Node, NoteLevel, Persona, Pod,
-    RestartDaemon, Routes, Settings, StateStore, Tun, conffile, merge, parse, unbuilt, vars,
+    CertShare, Daemon, Forward, Kube, KubeAccess, Local, LocalListener, Login, Mode, Node, NoteLevel, Persona, Pod,
+    RestartDaemon, Routes, Settings, StateStore, Tun, conffile, merge, parse, vars,
 };
 use crate::prefix::Prefix;
 use crate::secret::Secret;
@@ -107,6 +107,8 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
     let access = access(&mut read, &root, in_kubernetes, secret.is_some());
     let state = state(&mut read, secret.as_deref(), &access);
     let daemon_args = words(&mut read, vars::TS_TAILSCALED_EXTRA_ARGS, quoting);
+    let forward = Forward::read(&mut read, pod.as_ref().ok(), &daemon_args.words);
+    let egress = forward.egress_config.is_some();
     let login_timeout = our_duration(&mut read, vars::TAILPOD_LOGIN_TIMEOUT);
     let reissue_timeout = our_duration(&mut read, vars::TAILPOD_REISSUE_TIMEOUT);
     let restart_daemon = match (persona, read.one_of(vars::TAILPOD_RESTART_DAEMON)) {
@@ -133,7 +135,6 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
         None => Some(vars::TAILPOD_TERMINATION_LOG.default.to_owned()),
     };
     let cert_share = cert_share(&mut read, pod.as_ref().ok());
-    unbuilt::check(&mut read);
     read.doubts();
 
     read.finish(|notes| {
@@ -153,7 +154,7 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
             kube: Kube { in_kubernetes, secret, access },
             pod: pod?,
             local: Local {
-                main: checked.local_addr?.map(|addr| LocalListener { addr, metrics, health }),
+                main: checked.local_addr?.map(|addr| LocalListener { addr, metrics, health, egress }),
                 deprecated_health: checked.health_addr?,
                 debug: checked.debug_addr?,
             },
@@ -166,6 +167,7 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
             gro_forwarding,
             restart_daemon,
             delete_authkey,
+            forward,
             serve_config,
             auto_advertise: auto_advertise.unwrap_or(!file_advertises),
             cert_share,
@@ -287,13 +289,6 @@ fn addresses(read: &mut Reader<'_>, routes: &Routes) {
             if let Err(error) = part.parse::<Prefix>() {
                 read.report(Problem::once(format!("TS_ROUTES={part:?}: {error}")));
             }
-        }
-    }
-    for var in [vars::TS_DEST_IP, vars::TS_TAILNET_TARGET_IP] {
-        if let Some(text) = read.text(var)
-            && parse::ip(&text).is_err()
-        {
-            read.report(Problem::once(format!("{}={text:?}: not an IP address", var.name)));
         }
     }
 }

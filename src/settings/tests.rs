@@ -247,9 +247,6 @@ fn all_problems_are_reported_in_upstreams_order() {
             r#"TS_ROUTES="10.0.0.0/33": not a network prefix; the length must be at most 32"#,
             r#"TS_DEST_IP="nonsense": not an IP address"#,
             r#"TAILPOD_LOGIN_TIMEOUT="soon": time: invalid duration "soon""#,
-            "TS_DEST_IP is not supported by this build of tailpod",
-            "TS_TAILNET_TARGET_IP is not supported by this build of tailpod",
-            "TS_TAILNET_TARGET_FQDN is not supported by this build of tailpod",
         ]
         .map(|text| format!("invalid configuration: {text}"))
     );
@@ -368,34 +365,111 @@ fn local_listeners() {
 }
 
 #[test]
-fn unbuilt_parts_and_only_they_end_it() {
+fn what_is_forwarded_is_one_value() {
     let kube = [("KUBERNETES_SERVICE_HOST", "h"), KERNEL];
-    for pair in [
-        ("TS_DEST_IP", "1.2.3.4"),
-        ("TS_EXPERIMENTAL_DEST_DNS_NAME", "h"),
-        ("TS_TAILNET_TARGET_IP", "100.64.0.1"),
-        ("TS_TAILNET_TARGET_FQDN", "a.ts.net"),
-        ("TS_EGRESS_PROXIES_CONFIG_PATH", "/x"),
-        ("TS_INGRESS_PROXIES_CONFIG_PATH", "/x"),
+    let forward = |pairs: &[(&str, &str)]| ok(&[&kube[..], pairs].concat(), Persona::Containerboot).forward;
+    let ip = |text: &str| text.parse().expect("an address");
+    assert_eq!(ok(&[], Persona::Containerboot).forward, Forward::default());
+    assert!(!Forward::default().is_l3());
+    for (pair, expected) in [
+        (("TS_DEST_IP", "1.2.3.4"), Forward { ingress: Some(Ingress::Ip(ip("1.2.3.4"))), ..Forward::default() }),
+        (
+            ("TS_EXPERIMENTAL_DEST_DNS_NAME", "h"),
+            Forward { ingress: Some(Ingress::Dns("h".to_owned())), ..Forward::default() },
+        ),
+        (
+            ("TS_TAILNET_TARGET_IP", "fd7a::1"),
+            Forward { egress: Some(Egress::Ip(ip("fd7a::1"))), ..Forward::default() },
+        ),
+        (
+            ("TS_TAILNET_TARGET_FQDN", "A.ts.net."),
+            Forward { egress: Some(Egress::Fqdn("a.ts.net".parse().expect("a name"))), ..Forward::default() },
+        ),
+        (("TS_EGRESS_PROXIES_CONFIG_PATH", "/x"), Forward { egress_config: Some("/x".into()), ..Forward::default() }),
+        (("TS_INGRESS_PROXIES_CONFIG_PATH", "/x"), Forward { ingress_config: Some("/x".into()), ..Forward::default() }),
     ] {
-        for persona in [Persona::Containerboot, Persona::Tailpod] {
-            let line = format!("invalid configuration: {} is not supported by this build of tailpod", pair.0);
-            assert_eq!(lines(&[&kube[..], &[pair]].concat(), persona), [line]);
-        }
+        let read = forward(&[pair]);
+        assert_eq!(read, expected);
+        assert!(read.is_l3());
+        assert_eq!(read.needs_peers(), pair.0.contains("FQDN") || pair.0.contains("EGRESS"), "{}", pair.0);
     }
-    let via = [(VIA_INGRESS, "true"), ("TS_SERVE_CONFIG", "/x"), ("POD_IP", "10.0.0.9")];
-    assert!(lines(&[&kube[..], &via].concat(), Persona::Tailpod)[0].contains(VIA_INGRESS));
-    assert_eq!(unbuilt::names().count(), 7);
-    ok(
-        &[
-            ("TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT", "false"),
-            ("TS_TEST_FAKE_NETFILTER", "true"),
-            ("TS_EXPERIMENTAL_CERT_SHARE", "false"),
-            (VIA_INGRESS, "false"),
-            ("TS_INTERNAL_APP", "k8s-operator-proxygroup-egress"),
-            ("POD_IP", "10.0.0.9"),
-        ],
-        Persona::Containerboot,
+    // Ingress and egress stack; `0` and nonsense name no port.
+    let both = forward(&[
+        ("TS_DEST_IP", "1.2.3.4"),
+        ("TS_TAILNET_TARGET_IP", "100.64.0.9"),
+        ("TS_TAILSCALED_EXTRA_ARGS", "--tun=tun7 --port 41642"),
+        ("PORT", "41641"),
+        ("TAILPOD_EGRESS_EXEMPTIONS", "none"),
+    ]);
+    assert!(both.ingress.is_some() && both.egress.is_some());
+    assert_eq!((both.tun.as_deref(), both.wireguard_port), (Some("tun7"), Some(41642)));
+    assert_eq!(both.exemptions, Exemptions::Nothing);
+    assert_eq!(forward(&[("PORT", "41641")]).wireguard_port, Some(41641));
+    assert_eq!(forward(&[("PORT", "0")]).wireguard_port, None);
+    // The hook before a shutdown is served even where nothing else is.
+    let local = ok(&[&kube[..], &[("TS_EGRESS_PROXIES_CONFIG_PATH", "/x")]].concat(), Persona::Tailpod).local;
+    let main = local.main.expect("a listener");
+    assert!(main.egress && !main.health && !main.metrics);
+}
+
+#[test]
+fn cluster_traffic_is_for_every_address_of_the_pod() {
+    let via = [KERNEL, (VIA_INGRESS, "true"), ("TS_SERVE_CONFIG", "/x"), ("POD_IP", "10.0.0.9")];
+    let addresses = |pairs: &[(&str, &str)]| {
+        let forward = ok(&[&via[..], pairs].concat(), Persona::Tailpod).forward;
+        forward.via_ingress.iter().map(IpAddr::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses(&[]), ["10.0.0.9"]);
+    assert_eq!(addresses(&[("POD_IPS", "10.0.0.9,fd00::9")]), ["10.0.0.9", "fd00::9"]);
+    assert_eq!(addresses(&[(VIA_INGRESS, "false")]), [""; 0]);
+    let bad = lines(&[&via[..3], &[("POD_IP", "nine")]].concat(), Persona::Containerboot);
+    assert_eq!(bad, [r#"invalid configuration: POD_IP="nine": not an IP address"#]);
+    ok(&[("POD_IP", "nine")], Persona::Containerboot);
+}
+
+#[test]
+fn firewall_modes_and_what_warns() {
+    let mode = |pairs: &[(&str, &str)]| ok(pairs, Persona::Tailpod).forward.firewall;
+    assert_eq!(mode(&[("TS_DEBUG_FIREWALL_MODE", "auto")]), FirewallMode::Auto);
+    assert_eq!(mode(&[("TS_DEBUG_FIREWALL_MODE", "nftables")]), FirewallMode::Nftables);
+    assert_eq!(mode(&[("TS_DEBUG_FIREWALL_MODE", "iptables")]), FirewallMode::Iptables);
+    let fake = ("TS_TEST_FAKE_NETFILTER", "true");
+    assert_eq!(mode(&[fake]), FirewallMode::Fake { ipv6: true });
+    assert_eq!(mode(&[fake, ("TS_TEST_FAKE_NETFILTER_6", "junk")]), FirewallMode::Fake { ipv6: true });
+    assert_eq!(mode(&[fake, ("TS_TEST_FAKE_NETFILTER_6", "0")]), FirewallMode::Fake { ipv6: false });
+    let notes = |pairs: &[(&str, &str)]| {
+        ok(pairs, Persona::Tailpod).notes.iter().map(|note| note.text.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        notes(&[("TS_DEBUG_FIREWALL_MODE", "nftable")]),
+        [r#"TS_DEBUG_FIREWALL_MODE="nftable" is not known and counts as auto; known are nftables, iptables and auto"#]
+    );
+    let target = ("TS_TAILNET_TARGET_IP", "100.64.0.9");
+    let warned = notes(&[KERNEL, target, ("POD_IPS", "fd00::1,100.100.3.4")]).concat();
+    assert!(warned.contains("the Pod's address 100.100.3.4 is in 100.64.0.0/10"), "{warned}");
+    for ips in ["10.0.0.1", "100.128.0.1", "100.63.255.255"] {
+        assert_eq!(notes(&[KERNEL, target, ("POD_IPS", ips)]), [""; 0], "{ips}");
+    }
+}
+
+/// W18: found out before anything is started, in upstream's words for who compares them.
+#[test]
+fn w18_addresses_are_addresses() {
+    for (name, upstream) in
+        [("TS_DEST_IP", "invalid cluster destination IP"), ("TS_TAILNET_TARGET_IP", "invalid tailnet destination IP")]
+    {
+        let pairs = [KERNEL, (name, "10.0.0.300")];
+        let text = r#"ParseAddr("10.0.0.300"): unable to parse IP"#;
+        assert_eq!(
+            lines(&pairs, Persona::Containerboot),
+            [format!("Failed to enable IP forwarding: {upstream}: {text}")]
+        );
+        let line = format!(r#"invalid configuration: {name}="10.0.0.300": not an IP address"#);
+        assert_eq!(lines(&pairs, Persona::Tailpod), [line]);
+    }
+    assert_eq!(
+        lines(&[KERNEL, ("TS_TAILNET_TARGET_FQDN", "a..ts.net")], Persona::Tailpod),
+        [r#"invalid configuration: TS_TAILNET_TARGET_FQDN: "" is not a valid label of "a..ts.net""#]
     );
 }
 

@@ -152,6 +152,7 @@ variables! {
     TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT, Proxy, Rule::Bool, "true", "Advertise the Services in the serve config; unset, not if the config file says which.";
     TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS, Proxy, Rule::Bool, "false", "Enable UDP GRO forwarding.";
     TS_DEBUG_FIREWALL_MODE, Proxy, Rule::Text, "", "`nftables`, `iptables` or `auto`.";
+    TAILPOD_EGRESS_EXEMPTIONS, Proxy, Rule::OneOf(&["own", "none"]), "own", "What forwarding to a tailnet target leaves alone: our own ports (probes, metrics, WireGuard), or nothing, as upstream.";
 
     TS_LOCAL_ADDR_PORT, Local, Rule::AddrPort, "[::]:9002", "Listen address of metrics and health checks.";
     TS_ENABLE_METRICS, Local, Rule::Bool, "false", "Serve `/metrics` and `/debug/`.";
@@ -170,6 +171,7 @@ variables! {
     TS_TEST_FAKE_NETFILTER, Test, Rule::Bool, "false", "Use a firewall in memory.";
     TS_TEST_FAKE_NETFILTER_6, Test, Rule::Bool, "true", "Whether that firewall knows IPv6 NAT.";
 
+    PORT, Foreign, Rule::Text, "", "For tailscaled: the port of its WireGuard socket.";
     TS_EXPERIMENTAL_KUBE_API_EVENTS, Foreign, Rule::Text, "", "For tailscaled, set by the operator.";
     TS_CERT_SHARE_MODE, Foreign, Rule::Text, "", "For tailscaled; set by `boot`.";
     TS_PERMIT_CERT_UID, Foreign, Rule::Text, "", "For tailscaled.";

@@ -61,7 +61,7 @@ pub(super) async fn follow(
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
     let (events, mut news) = mpsc::channel(16);
-    let following = node::bus::follow::<News>(api, events, stop.clone());
+    let following = node::bus::follow::<News>(api, None, events, stop.clone());
     let taking = async {
         loop {
             tokio::select! {

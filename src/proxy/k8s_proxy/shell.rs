@@ -226,7 +226,7 @@ impl Shell {
                 self.bus_stop = self.incarnation.child_token();
                 let (events, bus) = mpsc::channel(16);
                 self.bus = Some(bus);
-                self.errands.spawn(node::bus::follow(self.api.clone(), events, self.bus_stop.clone()));
+                self.errands.spawn(node::bus::follow(self.api.clone(), None, events, self.bus_stop.clone()));
             }
             Action::Login { renew } => {
                 let (context, api, config) = (Arc::clone(&self.context), self.api.clone(), self.current());
