@@ -267,20 +267,27 @@ mounted() {
 
 # ---- the firewall ----------------------------------------------------------------------------
 
-# rules: everything that the namespace has, in all three ways; without what counts packets.
+# rules: everything that the namespace has, whoever made it how, a line for each rule, set and chain; without what counts
+# packets, and without the chains that iptables makes by itself and leaves behind.
 rules() {
-  at pod nft list ruleset 2>/dev/null | sed -E 's/ counter packets [0-9]+ bytes [0-9]+//; /^#/d'
+  local program
+  at pod nft list ruleset 2>/dev/null | awk '
+    /^#/ { next }
+    /^table / { table = $2 " " $3; next }
+    /^\t(chain|set|map) / { block = $2; if (block !~ /^[A-Z]+$/ || $1 != "chain") print "nft", table, $1, block; next }
+    /^\t?}/ { next }
+    /^\t\ttype .* hook .*policy accept;$/ && block ~ /^[A-Z]+$/ { next }
+    { sub(/^[\t ]+/, ""); gsub(/counter packets [0-9]+ bytes [0-9]+ ?/, ""); print "nft", table, block ": " $0 }'
   for program in iptables-legacy ip6tables-legacy; do
-    at pod "$program-save" 2>/dev/null | sed -E '/^#/d; s/^(:.*) \[[0-9:]+\]$/\1/' | sed "s/^/$program /"
+    at pod "$program-save" 2>/dev/null | awk -v program="$program" '
+      /^[*]/ { table = substr($0, 2) }
+      /^:/ && $2 == "-" { print program, table, $1 }
+      /^-A/ { print program, table, $0 }'
   done
 }
-# ours: what is ours of it. theirs: the rest.
-ours() { rules | awk "$our_rules" ; }
-our_rules='
-  /^table / { mine = /tailpod_/ }
-  /^table /, /^}/ { if (mine) print; next }
-  /TAILPOD-/'
-theirs() { rules | awk '/^table / { mine = /tailpod_/ } /^table /, /^}/ { if (!mine) print; next } !/TAILPOD-/'; }
+# ours: what is ours of it; theirs: the rest.
+ours() { rules | grep -E ' tailpod_|TAILPOD-' || true; }
+theirs() { rules | grep -vE ' tailpod_|TAILPOD-' || true; }
 
 # tailscaled_rules BACKEND: what a tailscaled in kernel mode adds (netfilter.md 4), which masquerades what comes from
 # the tailnet and so brings the answers back through the Pod.
@@ -346,4 +353,13 @@ named_app() {
   local number addresses=()
   for number; do addresses+=("$backend4$number" "$backend6$number"); done
   named app.test "${addresses[@]}"
+}
+
+# clear_rules: what the original leaves behind is not to be in the way.
+clear_rules() {
+  at pod nft flush ruleset
+  for program in iptables-legacy ip6tables-legacy; do
+    at pod "$program" -t nat -F
+    at pod "$program" -t mangle -F
+  done
 }

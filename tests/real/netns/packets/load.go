@@ -86,12 +86,17 @@ func (l *loader) failed(counter *int64, err error) {
 	}
 }
 
-func (l *loader) ended() bool {
-	select {
-	case <-l.end:
-		return true
-	default:
-		return false
+// due waits for each turn, until all ends. What was missed because the machine had other things to do is made up for.
+func (l *loader) due(pause time.Duration) func() bool {
+	next := time.Now()
+	return func() bool {
+		next = next.Add(pause)
+		select {
+		case <-l.end:
+			return false
+		case <-time.After(time.Until(next)):
+			return true
+		}
 	}
 }
 
@@ -115,13 +120,8 @@ func (l *loader) stream(c net.Conn, pause time.Duration) {
 		return
 	}
 	packet := make([]byte, 100)
-	tick := time.NewTicker(pause)
-	for number := uint64(0); ; number++ {
-		select {
-		case <-l.end:
-			return
-		case <-tick.C:
-		}
+	due := l.due(pause)
+	for number := uint64(0); due(); number++ {
 		binary.BigEndian.PutUint64(packet, number)
 		began := time.Now()
 		c.SetDeadline(began.Add(10 * time.Second))
@@ -158,15 +158,9 @@ func (l *loader) flow(c net.Conn, pause time.Duration) {
 		}
 	}()
 	packet := make([]byte, 100)
-	tick := time.NewTicker(pause)
-	for !l.ended() {
-		select {
-		case <-l.end:
-		case <-tick.C:
-			if _, err := c.Write(packet); err != nil {
-				c.Write(packet) // the error was that of an earlier one
-			}
-			sent++
+	for due := l.due(pause); due(); sent++ {
+		if _, err := c.Write(packet); err != nil {
+			c.Write(packet) // the error was that of an earlier one
 		}
 	}
 	for range 20 { // a second for those on the way
@@ -186,13 +180,8 @@ func (l *loader) open(rate int) {
 	if rate == 0 {
 		return
 	}
-	tick := time.NewTicker(time.Second / time.Duration(rate))
-	for i := 0; ; i++ {
-		select {
-		case <-l.end:
-			return
-		case <-tick.C:
-		}
+	due := l.due(time.Second / time.Duration(rate))
+	for i := 0; due(); i++ {
 		l.running.Go(func() {
 			network := []string{"tcp", "udp"}[i%2]
 			atomic.AddInt64(&l.Opened, 1)

@@ -1,0 +1,29 @@
+# Somebody flushes all rules: ours are back within 60 s, with one line in the log (netfilter.md 14, scenario 23).
+# personas: containerboot boot
+# original: no, nobody looks again
+# limit: 200
+. "$HERE/netns.sh"
+netns_start
+served b1 80
+# The first is the node's, the second a Service's.
+in_kubernetes
+mounted egress-services <<JSON
+{"web": {"healthCheckEndpoint": "", "tailnetTarget": {"ip": "$peer4", "fqdn": ""}, "ports": [
+   {"protocol": "TCP", "matchPort": 10001, "targetPort": 80}]}}
+JSON
+pod_start "${kube_env[@]}" TS_EGRESS_PROXIES_CONFIG_PATH="$CASE/proxies" TS_DEST_IP="${backend4}1"
+await 10 "the status" secret_has pod egress-services
+before=$(ours)
+tailscaled_rules nftables
+lines=$(wc -l <"${log[pod]}")
+at pod nft flush ruleset
+tailscaled_rules nftables
+restored() { [ "$(ours)" = "$before" ]; }
+await 62 "the rules" restored
+answers peer tcp $own4 80 "b1 $pod4"
+tail -n +$((lines + 1)) "${log[pod]}" >&2
+is "lines about it" "$(tail -n +$((lines + 1)) "${log[pod]}" | grep -cE 'tailpod_(l3|egress)')" 2
+# Only one rule, by hand.
+at pod nft flush chain ip tailpod_l3 tp_pre
+await 62 "the rules again" restored
+stop pod
