@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The three that are compared, and how a measurement names them.
-subjects=(original containerboot boot)
+read -ra subjects <<<"${SUBJECTS:-original containerboot boot}"
 become() {
   case $1 in
   original) subject=("$BIN/containerboot") ;;

@@ -29,6 +29,7 @@ import (
 //	POST   /nodes/{id}/approve                            what an administrator does
 //	POST   /nodes/{id}/forget                             it was deleted: it needs a key again
 //	POST   /nodes/{id}/self-changes?rate=N&seconds=N      N changes of the node itself per second
+//	POST   /nodes/{id}/peer-changes?rate=N&seconds=N      N peers of POST /peers come or go per second; the last it hears
 //	POST   /nodes/{id}/peer-gone?peer=ID                  the last that its session hears: a peer is gone
 //	POST   /login?url=URL                                 what a human does with a login URL
 //	POST   /peers?count=N                                 N peers that exist in the netmap only
@@ -58,6 +59,7 @@ func (t *tailnet) admin() http.Handler {
 		t.forget(n.Key)
 	}))
 	mux.HandleFunc("POST /nodes/{id}/self-changes", t.selfChanges)
+	mux.HandleFunc("POST /nodes/{id}/peer-changes", t.peerChanges)
 	mux.HandleFunc("POST /nodes/{id}/peer-gone", t.onNode(func(n *tailcfg.Node, r *http.Request) {
 		// The in-memory server cannot delete a node; it says nothing more by itself after a message like this.
 		peer, _ := strconv.ParseInt(r.FormValue("peer"), 10, 64)
@@ -197,6 +199,42 @@ func (t *tailnet) selfChanges(w http.ResponseWriter, r *http.Request) {
 			return
 		case <-tick.C:
 			change(w, r)
+		}
+	}
+	fmt.Fprintln(w, sent)
+}
+
+// peerChanges tells one node of one other peer at a time, as the real control server does; the in-memory one tells of all
+// of them each time, and 5,000 peers are then all that anybody has time for. Answers when done, with their number.
+func (t *tailnet) peerChanges(w http.ResponseWriter, r *http.Request) {
+	rate, _ := strconv.Atoi(r.FormValue("rate"))
+	seconds, _ := strconv.Atoi(r.FormValue("seconds"))
+	var self *tailcfg.Node
+	var peers []*tailcfg.Node
+	for _, n := range t.server.AllNodes() {
+		switch {
+		case strings.HasPrefix(string(n.StableID), "nPEER"):
+			peers = append(peers, n)
+		case string(n.StableID) == r.PathValue("id"):
+			self = n
+		}
+	}
+	if rate < 1 || seconds < 1 || self == nil || len(peers) == 0 {
+		http.Error(w, "want rate, seconds, a node and peers", http.StatusBadRequest)
+		return
+	}
+	tick := time.NewTicker(time.Second / time.Duration(rate))
+	defer tick.Stop()
+	sent := 0
+	for ; sent < rate*seconds; sent++ {
+		select {
+		case <-r.Context().Done():
+			return
+		case <-tick.C:
+			online := sent/len(peers)%2 != 0 // at first all of them are
+			t.server.AddRawMapResponse(self.Key, &tailcfg.MapResponse{PeersChangedPatch: []*tailcfg.PeerChange{
+				{NodeID: peers[sent%len(peers)].ID, Online: &online},
+			}})
 		}
 	}
 	fmt.Fprintln(w, sent)
