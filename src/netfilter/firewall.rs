@@ -4,6 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::fake::Fake;
+use super::netlink::NetlinkError;
+use super::nft::Nft;
+use super::probe::{self, Mode, OpenError};
 use super::ruleset::{Ruleset, Table};
 
 /// A firewall that was found to work. Cheap to clone.
@@ -16,6 +19,7 @@ pub struct Firewall {
 #[derive(Clone, Debug)]
 enum Backend {
     Fake(Arc<Fake>),
+    Nft(Nft),
 }
 
 /// Why a table is not as desired. What it held before, it still holds.
@@ -24,12 +28,55 @@ pub enum ApplyError {
     /// The kernel, or the program that speaks with it, said no; its words.
     #[error("the kernel refused the rules: {0}")]
     Refused(String),
+    /// The kernel could not be asked.
+    #[error("the kernel cannot be asked for its rules: {0}")]
+    Unreachable(String),
+}
+
+impl From<NetlinkError> for ApplyError {
+    fn from(error: NetlinkError) -> Self {
+        Self::Unreachable(error.to_string())
+    }
 }
 
 impl Firewall {
     /// The one in memory; `root` is `TS_TEST_ONLY_ROOT`, `ipv6` what `TS_TEST_FAKE_NETFILTER_6` says.
     pub fn fake(root: &Path, ipv6: bool) -> Self {
         Self { backend: Backend::Fake(Arc::new(Fake::new(root))), ipv6 }
+    }
+
+    /// Finds one that works. `mode` is what `TS_DEBUG_FIREWALL_MODE` says, `root` what `TS_TEST_ONLY_ROOT` does.
+    /// Nothing is changed by looking; what was found, and why, is one line of the log.
+    ///
+    /// # Errors
+    ///
+    /// None works, or not the one that was asked for.
+    pub async fn open(mode: &str, root: &Path) -> Result<Self, OpenError> {
+        let mode = Mode::parse(mode).unwrap_or_else(|| {
+            tracing::warn!("TS_DEBUG_FIREWALL_MODE is neither nftables, iptables nor auto: {mode:?} is read as auto");
+            Mode::Auto
+        });
+        let mut reasons = Vec::new();
+        let mut denied = false;
+        if mode != Mode::Iptables {
+            match probe::nft(root).await {
+                Ok(found) => {
+                    let ipv6 = found.ipv6.is_ok();
+                    let without = found.ipv6.err().map(|why| format!(" ({why})")).unwrap_or_default();
+                    tracing::info!(
+                        "firewall: nftables, {}, IPv6: {}{without}",
+                        found.version,
+                        if ipv6 { "yes" } else { "no" }
+                    );
+                    return Ok(Self { backend: Backend::Nft(found.backend), ipv6 });
+                }
+                Err(unfit) => {
+                    denied |= unfit.denied;
+                    reasons.push(format!("nftables: {}", unfit.reason));
+                }
+            }
+        }
+        Err(OpenError { reasons, denied })
     }
 
     /// Whether IPv6 can be translated. Without it, the IPv6 part of a ruleset is left out.
@@ -43,11 +90,10 @@ impl Firewall {
     /// # Errors
     ///
     /// The transaction was refused; nothing of it took effect.
-    #[expect(clippy::unused_async, reason = "a kernel is waited for, memory is not")]
     pub async fn apply(&self, before: Option<&Ruleset>, desired: &Ruleset) -> Result<(), ApplyError> {
-        let _ = before;
         match &self.backend {
             Backend::Fake(fake) => fake.apply(desired),
+            Backend::Nft(nft) => nft.apply(before, desired).await,
         }
     }
 
@@ -56,10 +102,10 @@ impl Firewall {
     /// # Errors
     ///
     /// It could not be read.
-    #[expect(clippy::unused_async, reason = "a kernel is waited for, memory is not")]
     pub async fn holds(&self, applied: &Ruleset) -> Result<bool, ApplyError> {
         match &self.backend {
             Backend::Fake(fake) => Ok(fake.holds(applied)),
+            Backend::Nft(nft) => nft.holds(applied).await,
         }
     }
 
@@ -68,10 +114,10 @@ impl Firewall {
     /// # Errors
     ///
     /// It could not be removed.
-    #[expect(clippy::unused_async, reason = "a kernel is waited for, memory is not")]
     pub async fn remove(&self, table: Table) -> Result<(), ApplyError> {
         match &self.backend {
             Backend::Fake(fake) => fake.remove(table),
+            Backend::Nft(nft) => nft.remove(table).await,
         }
     }
 }

@@ -9,5 +9,8 @@ mod fake;
 pub mod firewall;
 pub mod keeper;
 pub mod label;
+pub mod netlink;
+pub mod nft;
+pub mod probe;
 pub mod ruleset;
 pub mod script;

@@ -175,6 +175,9 @@ pub trait Address: Copy + Ord + Hash + Display + Debug + Into<IpAddr> + Send + S
 
     /// The address as it stands in a packet.
     fn bytes(&self) -> Vec<u8>;
+
+    /// The address in a packet; `None` when it is not as long as one.
+    fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
 impl Address for Ipv4Addr {
@@ -182,6 +185,10 @@ impl Address for Ipv4Addr {
 
     fn bytes(&self) -> Vec<u8> {
         self.octets().to_vec()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        <[u8; 4]>::try_from(bytes).ok().map(Self::from)
     }
 }
 
@@ -191,10 +198,14 @@ impl Address for Ipv6Addr {
     fn bytes(&self) -> Vec<u8> {
         self.octets().to_vec()
     }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        <[u8; 16]>::try_from(bytes).ok().map(Self::from)
+    }
 }
 
 /// Everything that one table shall hold, in both families. Equal values mean equal packets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ruleset {
     table: Table,
     tun: Interface,
@@ -203,7 +214,7 @@ pub struct Ruleset {
 }
 
 /// One family's part of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rules<A> {
     /// The chain of new flows, in order: the first translation wins.
     pub prerouting: Vec<Prerouting<A>>,
@@ -218,7 +229,7 @@ pub struct Rules<A> {
 }
 
 /// A rule for the first packet of a flow.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Prerouting<A> {
     /// From the cluster side to one of our own ports: left alone.
     Exempt {
@@ -253,7 +264,7 @@ pub enum Prerouting<A> {
 }
 
 /// A rule for the source of a flow that leaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Postrouting<A> {
     /// To this address: from that one.
     Towards {
@@ -272,7 +283,7 @@ pub enum Postrouting<A> {
 }
 
 /// Where a port leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortTarget<A> {
     /// The tailnet address.
     pub addr: A,
@@ -283,7 +294,7 @@ pub struct PortTarget<A> {
 }
 
 /// Where a Service's address leads, port kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServiceTarget<A> {
     /// The address in the cluster.
     pub addr: A,
