@@ -6,18 +6,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::StatusCode;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::health::reachable;
-
-/// How much of an answer is read.
-const LARGEST_ANSWER: usize = 64 * 1024;
+use crate::health::{get, reachable};
 
 /// Which question to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,33 +89,13 @@ pub async fn check(addr: SocketAddr, probe: Probe, limit: Duration) -> Result<Ve
 
 async fn ask(addr: SocketAddr, probe: Probe) -> Result<Verdict, ProbeError> {
     let stream = TcpStream::connect(addr).await.map_err(|source| ProbeError::Connect { addr, source })?;
-    let (status, text) = get(stream, addr, probe.path()).await.map_err(|source| ProbeError::Http { addr, source })?;
-    match status {
+    let host = addr.to_string();
+    let answer = get(stream, &host, probe.path()).await.map_err(|source| ProbeError::Http { addr, source })?;
+    match answer.status() {
         StatusCode::OK => Ok(Verdict::Healthy),
-        StatusCode::SERVICE_UNAVAILABLE => Ok(Verdict::Unhealthy(reasons(&text))),
+        StatusCode::SERVICE_UNAVAILABLE => Ok(Verdict::Unhealthy(reasons(&String::from_utf8_lossy(answer.body())))),
         status => Err(ProbeError::Unexpected { addr, path: probe.path(), status }),
     }
-}
-
-async fn get(
-    stream: TcpStream,
-    addr: SocketAddr,
-    path: &str,
-) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
-    let request = Request::get(path)
-        .header(header::HOST, addr.to_string())
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
-    };
-    // What goes wrong on the connection also fails the answer, with more to say.
-    let (answer, _) = tokio::join!(answer, connection);
-    answer
 }
 
 /// The failed checks of a verbose answer; any other answer as it is.

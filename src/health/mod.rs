@@ -5,6 +5,7 @@
 //! fails when a vital check does; `/readyz` tells every check with its reason; `/livez` fails only when the loop
 //! itself has stopped moving.
 
+mod get;
 mod idle;
 mod relay;
 mod routes;
@@ -16,9 +17,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(crate) use get::get;
 pub(crate) use relay::reachable;
 pub use relay::{MetricsSource, metrics_source};
-pub use routes::{HealthRoutes, MetricsRoutes, Routes};
+pub use routes::{HealthRoutes, Hook, MetricsRoutes, Routes};
 pub use server::{BindError, Limits, Server};
 
 /// A loop that has not moved for this long hangs: its longest single step is bounded at half of it.

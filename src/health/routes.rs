@@ -4,8 +4,10 @@
 //! the Kubernetes API server's own: a bare `ok`, and one line per check when asked or when something fails.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -22,11 +24,18 @@ const POD_IPV6: HeaderName = HeaderName::from_static("pod-ipv6");
 /// An answer: a text of ours, or somebody else's stream.
 pub(super) type Answer = Response<Either<Full<Bytes>, Incoming>>;
 
+/// Where an egress group's Pod is drained (ha-services.md 5).
+const PRESHUTDOWN: &str = "/internal-egress-services-preshutdown";
+
+/// What the kubelet calls before it ends the container: the body of a success, or what went wrong.
+pub type Hook = Arc<dyn Fn() -> BoxFuture<'static, Result<&'static str, String>> + Send + Sync>;
+
 /// What one listener serves.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Routes {
     health: Option<HealthRoutes>,
     metrics: Option<Metrics>,
+    preshutdown: Option<Hook>,
 }
 
 /// The health endpoints.
@@ -56,6 +65,17 @@ struct Metrics {
     debug: Option<Debug>,
 }
 
+impl std::fmt::Debug for Routes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hook = self.preshutdown.is_some();
+        f.debug_struct("Routes")
+            .field("health", &self.health)
+            .field("metrics", &self.metrics)
+            .field("preshutdown", &hook)
+            .finish()
+    }
+}
+
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").field("debug", &self.debug).finish_non_exhaustive()
@@ -66,14 +86,22 @@ impl Routes {
     /// Serves these; everything else is 404.
     pub fn new(health: Option<HealthRoutes>, metrics: Option<MetricsRoutes>) -> Self {
         let metrics = metrics.map(|routes| Metrics { source: routes.source, debug: routes.debug.map(Debug::new) });
-        Self { health, metrics }
+        Self { health, metrics, preshutdown: None }
+    }
+
+    /// The same, and the hook of an egress group.
+    #[must_use]
+    pub fn with_preshutdown(mut self, hook: Hook) -> Self {
+        self.preshutdown = Some(hook);
+        self
     }
 
     /// The lines to log when a listener for these opens at `addr`.
     pub(super) fn announcements(&self, addr: &str) -> Vec<String> {
         let metrics = self.metrics.iter().map(|_| format!("Running metrics endpoint at {addr}/metrics"));
         let health = self.health.iter().map(|_| format!("Running healthcheck endpoint at {addr}/healthz"));
-        metrics.chain(health).collect()
+        let hook = self.preshutdown.iter().map(|_| format!("Running egress preshutdown hook at {addr}{PRESHUTDOWN}"));
+        metrics.chain(health).chain(hook).collect()
     }
 
     /// Answers one request.
@@ -93,6 +121,9 @@ impl Routes {
                     not_allowed()
                 };
             }
+        }
+        if let Some(hook) = self.preshutdown.as_ref().filter(|_| path == PRESHUTDOWN) {
+            return if is_read(&request) { preshutdown(hook).await } else { not_allowed() };
         }
         match &self.metrics {
             Some(metrics) if path == "/metrics" && is_read(&request) => relay::metrics(&metrics.source, request).await,
@@ -153,6 +184,13 @@ impl HealthRoutes {
         } else {
             plain(StatusCode::SERVICE_UNAVAILABLE, &(text + "readyz check failed\n"))
         }
+    }
+}
+
+async fn preshutdown(hook: &Hook) -> Answer {
+    match hook().await {
+        Ok(body) => plain(StatusCode::OK, body),
+        Err(text) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{text}\n")),
     }
 }
 
