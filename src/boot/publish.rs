@@ -23,8 +23,8 @@ pub(super) async fn keep_published(
         let event = tokio::select! {
             biased;
             Some(outcome) = outcomes.recv() => match outcome {
-                publisher::Outcome::Written(Slot::DeviceId | Slot::HttpsEndpoint) => continue,
-                publisher::Outcome::Written(_) => Event::Published,
+                publisher::Outcome::Written(Slot::DeviceEndpoints) => Event::Published,
+                publisher::Outcome::Written(_) => continue,
                 publisher::Outcome::Delayed(..) => Event::PublishDelayed,
                 publisher::Outcome::Denied(slot) => {
                     denied = Some(slot);
@@ -46,6 +46,8 @@ pub(super) async fn keep_published(
                     let what = match denied {
                         Some(Slot::DeviceEndpoints) => "storing device IPs and FQDN in Kubernetes Secret",
                         Some(Slot::HttpsEndpoint) => "storing the HTTPS endpoint in Kubernetes Secret",
+                        Some(Slot::EgressServices) => "storing the status of egress services in Kubernetes Secret",
+                        Some(Slot::IngressConfig) => "storing the status of ingress services in Kubernetes Secret",
                         Some(Slot::DeviceId) | None => "storing device ID in Kubernetes Secret",
                     };
                     let _ = events.send(Event::PublishDenied(format!("{what}: {}", chain(&error)))).await;

@@ -44,6 +44,7 @@ use tokio::time::Instant;
 pub use self::error::{Cause, Error, Resource, RoleRule, Said, Verb};
 pub use self::event::{EventKind, PodEvent, PodRef};
 use self::request::{Call, Replay};
+use self::state::Form;
 pub use self::state::{KeyPatch, StateSecret};
 use self::upstream::{Surroundings, Upstream};
 use crate::secret::Secret;
@@ -174,13 +175,17 @@ impl Cluster {
         }
     }
 
-    /// Changes the keys that `patch` names and no others (strategic merge patch). Any success counts, whatever its
+    /// Changes the keys that `patch` names and no others. Any success counts, whatever its
     /// body.
     ///
     /// # Errors
     /// [`Error::Conflict`] when the patch has a precondition that no longer holds; [`Error::NotFound`] when there is
     /// no such Secret.
     pub async fn merge(&self, name: &str, patch: &KeyPatch) -> Result<(), Error> {
+        if patch.form() == Form::Add {
+            let body = (JSON_PATCH, wire::add_patch(patch));
+            return self.write(&self.on_secret(Verb::Patch, name, "", Some(body), Replay::Safe)).await;
+        }
         let body = self.merge_body(name, patch);
         let query = format!("?fieldManager={}", encoded(patch.manager()));
         // With a precondition a repeated patch would meet its own first success as a conflict.

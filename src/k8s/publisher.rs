@@ -32,6 +32,10 @@ pub enum Slot {
     DeviceEndpoints,
     /// `https_endpoint`, after the serve config is applied.
     HttpsEndpoint,
+    /// `egress-services`, after the rules of an egress group are in force.
+    EgressServices,
+    /// `ingress-config.json`, after the rules of an ingress group are in force.
+    IngressConfig,
 }
 
 /// What happened to a write.

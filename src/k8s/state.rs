@@ -99,6 +99,17 @@ pub struct KeyPatch {
     changes: BTreeMap<String, Option<Vec<u8>>>,
     resource_version: Option<String>,
     manager: Cow<'static, str>,
+    form: Form,
+}
+
+/// In which words a patch goes out; the effect is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A strategic merge patch.
+    #[default]
+    Merge,
+    /// A JSON patch that adds each key, whether it is there or not: what upstream's side proxies mean by `replace`.
+    Add,
 }
 
 // === impl StateSecret ===
@@ -233,6 +244,11 @@ pub fn device_endpoints_patch(fqdn: &str, ips: &[IpAddr]) -> KeyPatch {
     KeyPatch::new().set(DEVICE_FQDN, fqdn).set(DEVICE_IPS, ips)
 }
 
+/// Reports what a replica of an HA group serves, under [`EGRESS_SERVICES`] or [`INGRESS_CONFIG`].
+pub fn group_status_patch(key: &str, status: &str) -> KeyPatch {
+    KeyPatch { form: Form::Add, ..KeyPatch::new() }.set(key, status)
+}
+
 /// Asks for a new auth key in place of `failed`, which may be empty.
 pub fn reissue_patch(failed: &Secret<String>) -> KeyPatch {
     KeyPatch::new().set(REISSUE_AUTHKEY, failed.expose().as_bytes())
@@ -243,7 +259,12 @@ pub fn reissue_patch(failed: &Secret<String>) -> KeyPatch {
 impl KeyPatch {
     /// A patch without changes, written by [`FIELD_MANAGER`].
     pub fn new() -> Self {
-        Self { changes: BTreeMap::new(), resource_version: None, manager: Cow::Borrowed(FIELD_MANAGER) }
+        Self {
+            changes: BTreeMap::new(),
+            resource_version: None,
+            manager: Cow::Borrowed(FIELD_MANAGER),
+            form: Form::Merge,
+        }
     }
 
     /// Sets `key`; an empty value is stored as such.
@@ -289,6 +310,11 @@ impl KeyPatch {
         self.resource_version.as_deref()
     }
 
+    /// In which words it goes out.
+    pub(super) fn form(&self) -> Form {
+        self.form
+    }
+
     /// Who writes.
     pub fn manager(&self) -> &str {
         &self.manager
@@ -309,6 +335,7 @@ impl fmt::Debug for KeyPatch {
             .field("bytes", &changes)
             .field("resource_version", &self.resource_version)
             .field("manager", &self.manager)
+            .field("form", &self.form)
             .finish()
     }
 }

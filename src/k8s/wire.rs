@@ -178,6 +178,14 @@ pub(super) fn merge_patch(namespace: &str, name: &str, patch: &KeyPatch) -> Valu
     json!({ "metadata": metadata, "data": data })
 }
 
+/// The same as a JSON patch. Deletions in `patch` have no meaning here and are left out.
+pub(super) fn add_patch(patch: &KeyPatch) -> Value {
+    let added = |(key, value): (&str, Option<&[u8]>)| {
+        Some(json!({ "op": "add", "path": data_pointer(key), "value": BASE64.encode(value?) }))
+    };
+    patch.changes().filter_map(added).collect()
+}
+
 /// A new Secret. Deletions in `patch` have no meaning here and are left out.
 pub(super) fn new_secret(namespace: &str, name: &str, patch: &KeyPatch) -> Value {
     let data: Map<String, Value> =
