@@ -11,7 +11,7 @@
 //!                                |
 //!   features       boot    proxy    sandbox               decisions (pure) and the shells that perform them
 //!                                |
-//!                    authkey    certs    node             what features share: auth keys, certificates, a node's news
+//!                    authkey  certs  node  proxygroup       what features share: keys, certificates, news, HA groups
 //!                                |
 //!                             serve                       the serve config: read, compare, apply
 //!                                |
@@ -82,6 +82,7 @@ pub mod netfilter;
 pub mod node;
 pub mod prefix;
 pub mod proxy;
+pub mod proxygroup;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod secret;
