@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::context::Context;
-use crate::health::{BindError, HealthHandle, HealthRoutes, MetricsRoutes, Routes, Server};
+use crate::health::{BindError, HealthHandle, HealthRoutes, Hook, MetricsRoutes, Routes, Server};
 use crate::node::{self, metrics::OwnMetrics};
 
 /// Binds every listener that the settings ask for. Nothing is served yet, so a failure leaves nothing behind.
@@ -11,6 +11,7 @@ pub(super) fn bind(
     context: &Context,
     health: &HealthHandle,
     own: Option<&OwnMetrics>,
+    preshutdown: Option<Hook>,
 ) -> Result<Vec<Server>, BindError> {
     let local = &context.settings.local;
     let health = |probes| HealthRoutes {
@@ -25,7 +26,10 @@ pub(super) fn bind(
     }
     if let Some(main) = &local.main {
         let metrics = main.metrics.then(|| metrics(context, own, local.debug.as_ref().map(|addr| addr.addr)));
-        let routes = Routes::new(main.health.then(|| health(true)), metrics);
+        let mut routes = Routes::new(main.health.then(|| health(true)), metrics);
+        if let Some(hook) = preshutdown.filter(|_| main.egress) {
+            routes = routes.with_preshutdown(hook);
+        }
         servers.push(Server::bind(&main.addr.text, main.addr.addr, routes)?);
     }
     Ok(servers)

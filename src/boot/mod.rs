@@ -11,6 +11,7 @@ mod certs;
 mod context;
 pub mod files;
 pub mod flags;
+mod groups;
 pub mod healthcheck;
 pub mod host;
 mod http;
@@ -39,12 +40,13 @@ use crate::causes::chain;
 use crate::daemon::program::{self, Environment};
 use crate::daemon::reaper;
 use crate::localapi::LocalApi;
-use crate::settings::{Persona, Settings, Tun, vars};
+use crate::settings::{FirewallMode, Persona, Settings, Tun, vars};
 use crate::shutdown::Signals;
 
 /// Runs a boot from host preparation to the last line. Returns how it ended; the caller turns that into an exit code.
 pub async fn run(settings: Settings, inherited: &Environment, signals: &mut Signals) -> Outcome {
-    if settings.forward.is_l3() {
+    let forward = &settings.forward;
+    if forward.has_own_rules() || forward.is_l3() && !matches!(forward.firewall, FirewallMode::Fake { .. }) {
         return Outcome::Failed(
             "error creating new netfilter runner: not supported by this build of tailpod".to_owned(),
         );

@@ -48,6 +48,7 @@ pub fn policy(settings: &Settings, store: Store) -> Policy {
         serve: settings.serve_config.is_some()
             || settings.auto_advertise
             || settings.cert_share == Some(CertShare::Writes),
+        group: settings.forward.egress_config.is_some() || settings.forward.ingress_config.is_some(),
         tune_gro: settings.gro_forwarding,
         link_socket: settings.daemon.socket.as_os_str() != DEFAULT_SOCKET,
     }

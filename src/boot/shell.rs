@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::certs::Certs;
 use super::context::Context;
+use super::groups::{Groups, World};
 use super::machine::{Action, Announcement, Boot, Death, Event, Level, LoginError, LoginSource, Outcome};
 use super::serving::Serving;
 use super::{announce, apply, argv, chain, host, http, login, publish, reissue, reload, stop};
@@ -26,10 +27,12 @@ use crate::daemon::socket;
 use crate::daemon::tailscaled::Tailscaled;
 use crate::health::{HealthHandle, Weight};
 use crate::k8s::publisher::{self, Publisher, SecretTarget};
+use crate::netfilter::firewall::Firewall;
+use crate::netfilter::ruleset::Interface;
 use crate::node;
 use crate::node::bus::Newest;
 use crate::node::metrics::OwnMetrics;
-use crate::settings::{CertShare, Persona};
+use crate::settings::{CertShare, FirewallMode, Persona};
 use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
 
 /// Limit of one state-writing call to the API server or the daemon after the boot deadline's part (W31).
@@ -76,6 +79,7 @@ pub(super) struct Shell {
     publisher: Option<Publisher>,
     pub(super) serving: Serving,
     certs: Certs,
+    groups: Groups,
 }
 
 impl Shell {
@@ -85,6 +89,7 @@ impl Shell {
         let root = CancellationToken::new();
         let serves_health = context.settings.local.main.as_ref().is_some_and(|main| main.health)
             || context.settings.local.deprecated_health.is_some();
+        let groups = Groups::new(&context.settings);
         let health = if serves_health { HealthHandle::new() } else { HealthHandle::silent() };
         Self {
             context: Arc::new(context),
@@ -106,6 +111,7 @@ impl Shell {
             publisher: None,
             serving: Serving::new(),
             certs: Certs::default(),
+            groups,
         }
     }
 
@@ -236,6 +242,7 @@ impl Shell {
                     self.certs.start(&context, self.serving.standing(), &mut self.tasks);
                 }
             }
+            Action::ServeGroup => self.serve_group(),
             Action::RequestReissue => {
                 let stop = self.root.clone();
                 self.task(async move { Event::NewKey(reissue::request_and_wait(&context, &stop).await) });
@@ -336,12 +343,27 @@ impl Shell {
         }
         let serving = settings.serve_config.is_some().then(|| self.serving.metrics());
         let certs = (settings.cert_share == Some(CertShare::Writes)).then(|| self.certs.metrics());
-        let parts: Vec<_> = serving.into_iter().chain(certs).collect();
+        let parts: Vec<_> = serving.into_iter().chain(certs).chain(self.groups.metrics()).collect();
         (!parts.is_empty()).then(|| -> OwnMetrics { Arc::new(move || parts.iter().map(|part| part()).collect()) })
     }
 
+    fn serve_group(&mut self) {
+        let forward = &self.context.settings.forward;
+        let FirewallMode::Fake { ipv6 } = forward.firewall else { return };
+        let world = World {
+            firewall: Firewall::fake(&self.context.settings.root, ipv6),
+            tun: forward.tun.as_deref().and_then(Interface::new).unwrap_or_default(),
+            context: Arc::clone(&self.context),
+            node: self.newest.subscribe(),
+            publisher: self.publisher(),
+            health: self.health.clone(),
+            events: self.events.clone(),
+        };
+        self.groups.start(&mut self.tasks, &world);
+    }
+
     fn serve_http(&mut self) {
-        match http::bind(&self.context, &self.health, self.own_metrics().as_ref()) {
+        match http::bind(&self.context, &self.health, self.own_metrics().as_ref(), self.groups.hook()) {
             Ok(servers) => {
                 for server in servers {
                     self.http.spawn("HTTP server", |stop| server.serve(stop));

@@ -18,6 +18,7 @@ mod doctor;
 mod exec;
 mod fuzz;
 mod generated;
+mod ha;
 mod k8s;
 mod k8s_proxy;
 mod localapi;

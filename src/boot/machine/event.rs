@@ -105,6 +105,8 @@ pub enum Action {
     WatchConfig,
     /// Follow the serve config and advertise its Services (once per process).
     Serve,
+    /// Serve the Services of an HA group (once per process).
+    ServeGroup,
     /// Disconnect from control, set the reissue marker, wait for a new key.
     RequestReissue,
     /// Stop tailscaled; its end is then expected.

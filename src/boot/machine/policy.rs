@@ -31,6 +31,8 @@ pub struct Policy {
     pub clear_serve_config: bool,
     /// There is something to serve, or to look for and advertise.
     pub serve: bool,
+    /// There are Services of an HA group to serve once the startup is complete.
+    pub group: bool,
     /// The control server, when it is not the default one: for messages.
     pub control_url: Option<String>,
     /// The tags asked for: for messages.

@@ -69,6 +69,9 @@ impl Boot {
         if !self.node.complete {
             self.node.complete = true;
             actions.push(Action::Log(Level::Info, "Startup complete, waiting for shutdown signal".to_owned()));
+            if self.policy.group {
+                actions.push(Action::ServeGroup);
+            }
         }
     }
 

@@ -28,6 +28,7 @@ fn policy(persona: Persona, mode: Mode, store: Store) -> Policy {
         delete_authkey: false,
         clear_serve_config: false,
         serve: false,
+        group: false,
         control_url: None,
         tags: Vec::new(),
         tune_gro: false,
