@@ -277,8 +277,9 @@ rules() {
     /^\t(chain|set|map) / { block = $2; if (block !~ /^[A-Z]+$/ || $1 != "chain") print "nft", table, $1, block; next }
     /^\t?}/ { next }
     /^\t\ttype .* hook .*policy accept;$/ && block ~ /^[A-Z]+$/ { next }
-    { sub(/^[\t ]+/, ""); gsub(/counter packets [0-9]+ bytes [0-9]+ ?/, ""); print "nft", table, block ": " $0 }'
-  for program in iptables-legacy ip6tables-legacy; do
+    { sub(/^[\t ]+/, ""); gsub(/counter packets [0-9]+ bytes [0-9]+ */, "") } /./ { print "nft", table, block ": " $0 }'
+  # iptables-nft again in its own words: some of it nft does not show.
+  for program in iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft; do
     at pod "$program-save" 2>/dev/null | awk -v program="$program" '
       /^[*]/ { table = substr($0, 2) }
       /^:/ && $2 == "-" { print program, table, $1 }
