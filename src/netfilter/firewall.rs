@@ -1,12 +1,17 @@
 //! The packet filter of this network namespace, whichever way it is programmed.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
 use super::fake::Fake;
-use super::netlink::NetlinkError;
+use super::iptables::Iptables;
+use super::netlink::{LIMIT, NetlinkError};
 use super::nft::Nft;
-use super::probe::{self, Mode, OpenError};
+use super::probe::{self, Found, Mode, OpenError};
 use super::ruleset::{Ruleset, Table};
 
 /// A firewall that was found to work. Cheap to clone.
@@ -14,12 +19,15 @@ use super::ruleset::{Ruleset, Table};
 pub struct Firewall {
     backend: Backend,
     ipv6: bool,
+    turns: bool,
 }
 
+/// A way to program it.
 #[derive(Clone, Debug)]
-enum Backend {
+pub(super) enum Backend {
     Fake(Arc<Fake>),
     Nft(Nft),
+    Iptables(Iptables),
 }
 
 /// Why a table is not as desired. What it held before, it still holds.
@@ -42,7 +50,7 @@ impl From<NetlinkError> for ApplyError {
 impl Firewall {
     /// The one in memory; `root` is `TS_TEST_ONLY_ROOT`, `ipv6` what `TS_TEST_FAKE_NETFILTER_6` says.
     pub fn fake(root: &Path, ipv6: bool) -> Self {
-        Self { backend: Backend::Fake(Arc::new(Fake::new(root))), ipv6 }
+        Self { backend: Backend::Fake(Arc::new(Fake::new(root))), ipv6, turns: true }
     }
 
     /// Finds one that works. `mode` is what `TS_DEBUG_FIREWALL_MODE` says, `root` what `TS_TEST_ONLY_ROOT` does.
@@ -56,27 +64,17 @@ impl Firewall {
             tracing::warn!("TS_DEBUG_FIREWALL_MODE is neither nftables, iptables nor auto: {mode:?} is read as auto");
             Mode::Auto
         });
-        let mut reasons = Vec::new();
-        let mut denied = false;
-        if mode != Mode::Iptables {
-            match probe::nft(root).await {
-                Ok(found) => {
-                    let ipv6 = found.ipv6.is_ok();
-                    let without = found.ipv6.err().map(|why| format!(" ({why})")).unwrap_or_default();
-                    tracing::info!(
-                        "firewall: nftables, {}, IPv6: {}{without}",
-                        found.version,
-                        if ipv6 { "yes" } else { "no" }
-                    );
-                    return Ok(Self { backend: Backend::Nft(found.backend), ipv6 });
-                }
-                Err(unfit) => {
-                    denied |= unfit.denied;
-                    reasons.push(format!("nftables: {}", unfit.reason));
-                }
-            }
+        let found = probe::choose(mode, root).await?;
+        tracing::info!("firewall: {found}");
+        if !found.turns {
+            tracing::warn!("the kernel cannot deal flows out in turn: of several backends, one will take all");
         }
-        Err(OpenError { reasons, denied })
+        Ok(Self::found(found))
+    }
+
+    /// One that was found to work.
+    pub fn found(found: Found) -> Self {
+        Self { ipv6: found.ipv6.is_ok(), turns: found.turns, backend: found.backend }
     }
 
     /// Whether IPv6 can be translated. Without it, the IPv6 part of a ruleset is left out.
@@ -91,9 +89,11 @@ impl Firewall {
     ///
     /// The transaction was refused; nothing of it took effect.
     pub async fn apply(&self, before: Option<&Ruleset>, desired: &Ruleset) -> Result<(), ApplyError> {
+        let (before, desired) = (before.map(|before| self.possible(before)), self.possible(desired));
         match &self.backend {
-            Backend::Fake(fake) => fake.apply(desired),
-            Backend::Nft(nft) => nft.apply(before, desired).await,
+            Backend::Fake(fake) => fake.apply(&desired),
+            Backend::Nft(nft) => nft.apply(before.as_deref(), &desired).await,
+            Backend::Iptables(iptables) => iptables.apply(&desired).await,
         }
     }
 
@@ -103,9 +103,11 @@ impl Firewall {
     ///
     /// It could not be read.
     pub async fn holds(&self, applied: &Ruleset) -> Result<bool, ApplyError> {
+        let applied = self.possible(applied);
         match &self.backend {
-            Backend::Fake(fake) => Ok(fake.holds(applied)),
-            Backend::Nft(nft) => nft.holds(applied).await,
+            Backend::Fake(fake) => Ok(fake.holds(&applied)),
+            Backend::Nft(nft) => nft.holds(&applied).await,
+            Backend::Iptables(iptables) => iptables.holds(&applied).await,
         }
     }
 
@@ -118,6 +120,21 @@ impl Firewall {
         match &self.backend {
             Backend::Fake(fake) => fake.remove(table),
             Backend::Nft(nft) => nft.remove(table).await,
+            Backend::Iptables(iptables) => iptables.remove(table).await,
         }
     }
+
+    /// What of a ruleset this firewall can do.
+    fn possible<'r>(&self, ruleset: &'r Ruleset) -> Cow<'r, Ruleset> {
+        if self.turns { Cow::Borrowed(ruleset) } else { Cow::Owned(ruleset.without_turns()) }
+    }
+}
+
+/// Runs what waits for the kernel where nobody else waits.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApplyError> + Send + 'static,
+) -> Result<T, ApplyError> {
+    let done = timeout(LIMIT, spawn_blocking(work)).await;
+    done.map_err(|_| ApplyError::Unreachable(format!("no answer within {} s", LIMIT.as_secs())))?
+        .unwrap_or_else(|error| Err(ApplyError::Unreachable(error.to_string())))
 }

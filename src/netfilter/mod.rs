@@ -7,6 +7,7 @@
 
 mod fake;
 pub mod firewall;
+pub mod iptables;
 pub mod keeper;
 pub mod label;
 pub mod netlink;

@@ -153,6 +153,14 @@ impl Family {
         }
     }
 
+    /// `AF_INET`, `AF_INET6`: the same numbers as netfilter's own.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        }
+    }
+
     /// As a sentence names it.
     pub fn title(self) -> &'static str {
         match self {
@@ -410,6 +418,17 @@ impl Ruleset {
         &mut self.v6
     }
 
+    /// The same without dealing flows out in turn, for a kernel that cannot: of several backends, the last takes all.
+    #[must_use]
+    pub fn without_turns(&self) -> Self {
+        fn all<A: Clone>(rules: &Rules<A>) -> Rules<A> {
+            let mut rules = rules.clone();
+            rules.prerouting.retain(|rule| !matches!(rule, Prerouting::Redirect { every: Some(_), .. }));
+            rules
+        }
+        Self { table: self.table, tun: self.tun.clone(), v4: all(&self.v4), v6: all(&self.v6) }
+    }
+
     /// Whether a family has anything in it.
     pub fn uses(&self, family: Family) -> bool {
         match family {
@@ -453,6 +472,17 @@ mod tests {
                 turn(None, "10.0.0.3", "ingress-dns 3/3"),
             ]
         );
+    }
+
+    #[test]
+    fn without_turns_the_last_backend_takes_all() {
+        let mut ruleset = Ruleset::empty(Table::L3, Interface::default());
+        let rules = ruleset.v4_mut();
+        rules.ingress(v4("100.64.0.1"), &["10.0.0.3", "10.0.0.1"].map(v4).into(), "ingress-dns");
+        rules.local(v4("10.42.0.2"), v4("100.64.0.1"), "cluster-via-ingress");
+        let left = ruleset.without_turns();
+        assert_eq!(left.v4().prerouting, ruleset.v4().prerouting[1..]);
+        assert_eq!(left.without_turns(), left);
     }
 
     #[test]

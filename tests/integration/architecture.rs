@@ -164,6 +164,7 @@ const PURE: &[&str] = &[
     "localapi/prefs.rs",
     "localapi/types.rs",
     "located.rs",
+    "netfilter/iptables/rules.rs",
     "netfilter/label.rs",
     "netfilter/netlink/wire.rs",
     "netfilter/nft/contents.rs",

@@ -77,6 +77,12 @@ impl Attributes {
         self.close(start)
     }
 
+    /// Attributes as they were read.
+    pub fn copied(&mut self, attributes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(attributes);
+        self
+    }
+
     /// As they are sent.
     pub fn as_slice(&self) -> &[u8] {
         &self.0

@@ -12,13 +12,6 @@ use crate::netfilter::ruleset::{
 };
 use crate::netfilter::script;
 
-/// What the kernel's nftables can do, beyond what is asked of every one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Features {
-    /// Flows can be dealt out in turn. Without it the last of several backends gets all.
-    pub turns: bool,
-}
-
 /// A chain of each of our tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chain {
@@ -215,11 +208,9 @@ impl<A: Clone> Default for Contents<'_, A> {
 
 impl<'r, A: Address> Contents<'r, A> {
     /// What the kernel shall have for these rules.
-    pub fn of(rules: &'r Rules<A>, tun: &Interface, features: Features) -> Self {
+    pub fn of(rules: &'r Rules<A>, tun: &Interface) -> Self {
         let write = Writer { tun };
-        let possible =
-            |rule: &&Prerouting<A>| features.turns || !matches!(rule, Prerouting::Redirect { every: Some(_), .. });
-        let pre = rules.prerouting.iter().filter(possible).map(|rule| write.prerouting(rule)).collect();
+        let pre = rules.prerouting.iter().map(|rule| write.prerouting(rule)).collect();
         let post = rules.postrouting.iter().map(|rule| write.postrouting(rule)).collect();
         let forward = if rules.clamp {
             [Meta::OutputName, Meta::InputName].map(|side| write.clamp(side)).into()

@@ -86,13 +86,12 @@ mod tests {
 
     use super::*;
     use crate::netfilter::label::Label;
-    use crate::netfilter::nft::contents::Features;
     use crate::netfilter::ruleset::{Interface, Port, PortTarget, Protocol, Rules};
 
     const OWN: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 
     fn contents<A: Address>(rules: &Rules<A>) -> Contents<'_, A> {
-        Contents::of(rules, &Interface::default(), Features { turns: true })
+        Contents::of(rules, &Interface::default())
     }
 
     fn port(port: u16) -> Port {

@@ -184,7 +184,7 @@ impl Expr {
             }),
             Self::Lookup(map) => data.text(1, map).number(2, FIRST).number(3, FIRST),
             Self::Translate { nat, family, port } => {
-                data.number(1, *nat as u32).number(2, protocol_family(*family).into()).number(3, FIRST);
+                data.number(1, *nat as u32).number(2, family.number().into()).number(3, FIRST);
                 match port {
                     Some(port) => data.number(5, *port),
                     None => data,
@@ -265,19 +265,11 @@ impl Expr {
         const PLAIN: u32 = 3;
         let is = |id: u16, wanted: u32| number(data, id).unwrap_or_default() == wanted;
         let nat = [Nat::Source, Nat::Destination].into_iter().find(|nat| is(1, *nat as u32))?;
-        let family = Family::ALL.into_iter().find(|family| is(2, protocol_family(*family).into()))?;
+        let family = Family::ALL.into_iter().find(|family| is(2, family.number().into()))?;
         let one_address = is(3, FIRST) && number(data, 4).is_none_or(|end| end == FIRST);
         let port = number(data, 5);
         let one_port = number(data, 6).is_none_or(|end| Some(end) == port);
         let plain = number(data, 7).unwrap_or_default() & !PLAIN == 0;
         (one_address && one_port && plain).then_some(Self::Translate { nat, family, port })
-    }
-}
-
-/// `NFPROTO_IPV4`, `NFPROTO_IPV6`; the same as `AF_INET` and `AF_INET6`.
-pub fn protocol_family(family: Family) -> u8 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
     }
 }

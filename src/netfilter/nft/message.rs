@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use super::contents::{Chain, Contents, Element, Installed, Map, Octets, Rule, read_port, read_service};
 use super::diff::Step;
-use super::expr::{Expr, protocol_family};
+use super::expr::Expr;
 use crate::netfilter::label::Label;
 use crate::netfilter::netlink::Marks;
 use crate::netfilter::netlink::wire::{Attributes, Request, attributes, find, flag, number, text};
@@ -131,7 +131,7 @@ impl Writer<'_> {
         let mut attributes = Attributes::new();
         attributes.text(id::TABLE, self.table);
         fill(&mut attributes);
-        request(verb, flags | flag::ACK, protocol_family(self.family), attributes)
+        request(verb, flags | flag::ACK, self.family.number(), attributes)
     }
 
     fn chain(&self, chain: Chain) -> Request {
@@ -148,7 +148,7 @@ impl Writer<'_> {
     fn map(&self, map: Map) -> Request {
         let [key, leads_to] = map.types(self.family);
         // Unique within the transaction, which is all the kernel asks for.
-        let number = u32::from(protocol_family(self.family)) << 8 | map as u32;
+        let number = u32::from(self.family.number()) << 8 | map as u32;
         self.request(verb::NEW_SET, flag::CREATE, |attributes| {
             attributes.text(id::SET, map.name()).number(id::SET_FLAGS, IS_MAP);
             attributes.number(id::SET_KEY_TYPE, key.0).number(id::SET_KEY_LENGTH, key.1);
@@ -240,7 +240,7 @@ fn byte_orders(map: Map) -> Vec<u8> {
 pub fn describe(request: &Request, offset: Option<usize>) -> String {
     let bytes = request.attributes.as_slice();
     let name = |number| text(bytes, number).unwrap_or_default();
-    let family = if request.family == protocol_family(Family::V6) { Family::V6 } else { Family::V4 };
+    let family = if request.family == Family::V6.number() { Family::V6 } else { Family::V4 };
     let mut words = match request.kind & 0xff {
         verb::NEW_TABLE => "making the table".to_owned(),
         verb::DELETE_TABLE => "removing the table".to_owned(),
@@ -337,7 +337,7 @@ impl Question {
                 (verb::GET_ELEMENT, flag::DUMP)
             }
         };
-        request(verb, flags, protocol_family(family), attributes)
+        request(verb, flags, family.number(), attributes)
     }
 }
 
@@ -448,12 +448,10 @@ mod tests {
 
     use super::*;
     use crate::netfilter::netlink::wire::{Answer, messages};
-    use crate::netfilter::nft::contents::{Features, port_key};
+    use crate::netfilter::nft::contents::port_key;
     use crate::netfilter::nft::diff::diff;
     use crate::netfilter::probe::specimen;
     use crate::netfilter::ruleset::{Interface, Protocol, Rules};
-
-    const FEATURES: Features = Features { turns: true };
 
     /// What the kernel would hold after a batch, told by reading the batch as if the kernel had sent it.
     fn held<A: Address>(batch: &[Request]) -> Installed<'static, A> {
@@ -464,7 +462,7 @@ mod tests {
         let mut reading = Reading::default();
         for message in messages(&bytes) {
             let Some(Answer::Object(family, body)) = message.answer() else { panic!("{message:?}") };
-            assert_eq!(family, protocol_family(A::FAMILY));
+            assert_eq!(family, A::FAMILY.number());
             let map = || if text(body, id::SET).as_deref() == Some("ports") { Map::Ports } else { Map::Services };
             let chain = || {
                 let name = text(body, id::CHAIN_NAME);
@@ -485,8 +483,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_as_the_same() {
         let ruleset = specimen(3);
-        let v4 = Contents::of(ruleset.v4(), ruleset.tun(), FEATURES);
-        let v6 = Contents::of(ruleset.v6(), ruleset.tun(), FEATURES);
+        let v4 = Contents::of(ruleset.v4(), ruleset.tun());
+        let v6 = Contents::of(ruleset.v6(), ruleset.tun());
         let wrote = write("tailpod_l3", Family::V4, &diff(&Installed::Missing, &v4));
         assert_eq!(held::<Ipv4Addr>(&wrote), Installed::Ours(v4));
         let wrote = write("tailpod_l3", Family::V6, &diff(&Installed::Missing, &v6));
@@ -505,7 +503,7 @@ mod tests {
     #[test]
     fn more_elements_than_a_list_takes_are_several_lists() {
         let rules = many(60_000);
-        let contents = Contents::of(&rules, &Interface::default(), FEATURES);
+        let contents = Contents::of(&rules, &Interface::default());
         let wrote = write("t", Family::V4, &diff(&Installed::Missing, &contents));
         let lists = wrote.iter().filter(|request| request.kind & 0xff == verb::NEW_ELEMENT).count();
         assert!((100..400).contains(&lists), "{lists}");
@@ -517,7 +515,7 @@ mod tests {
         let mut rules = many(300);
         let port = Port { protocol: Protocol::Udp, port: 299 };
         rules.ports.get_mut(&port).unwrap().label = Label::new("default-dns:UDP:299 -> UDP:53");
-        let contents = Contents::of(&rules, &Interface::default(), FEATURES);
+        let contents = Contents::of(&rules, &Interface::default());
         let wrote = write("tailpod_egress", Family::V4, &diff(&Installed::Ours(Contents::default()), &contents));
         let list = &wrote[0];
         let bytes = list.attributes.as_slice();
@@ -534,7 +532,7 @@ mod tests {
     #[test]
     fn a_table_with_anything_strange_in_it_is_foreign() {
         let ruleset = specimen(1);
-        let contents = Contents::of(ruleset.v4(), ruleset.tun(), FEATURES);
+        let contents = Contents::of(ruleset.v4(), ruleset.tun());
         let wrote = write("t", Family::V4, &diff(&Installed::Missing, &contents));
         let rule = wrote.iter().position(|request| request.kind & 0xff == verb::NEW_RULE).unwrap();
         let mut elsewhere = wrote.clone();
@@ -548,17 +546,5 @@ mod tests {
         other.text(id::TABLE, "t").text(id::CHAIN_NAME, "tp_pre").text(id::CHAIN_TYPE, "nat");
         chain.attributes = other;
         assert_eq!(held::<Ipv4Addr>(&moved), Installed::Foreign);
-    }
-
-    #[test]
-    fn without_turns_the_last_backend_takes_all() {
-        let ruleset = specimen(3);
-        let contents = Contents::of(ruleset.v4(), ruleset.tun(), Features { turns: false });
-        let turns = |contents: &Contents<'_, Ipv4Addr>| {
-            contents.rules[0].iter().flat_map(|rule| &rule.exprs).filter(|expr| matches!(expr, Expr::Turn(_))).count()
-        };
-        assert_eq!(turns(&contents), 0);
-        assert_eq!(turns(&Contents::of(ruleset.v4(), ruleset.tun(), FEATURES)), 2);
-        assert_eq!(contents.rules[0].len() + 2, Contents::of(ruleset.v4(), ruleset.tun(), FEATURES).rules[0].len());
     }
 }

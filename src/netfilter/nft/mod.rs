@@ -10,15 +10,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
-use self::contents::{Contents, Features, Installed};
+use self::contents::{Contents, Installed};
 use self::diff::{Step, diff};
 use self::message::{Question, Reading};
-use super::firewall::ApplyError;
+use super::firewall::{ApplyError, blocking};
 use super::netlink::wire::Request;
-use super::netlink::{Commit, LIMIT, NetlinkError, Socket};
+use super::netlink::{Commit, NetlinkError, Socket};
 use super::probe::Unfit;
 use super::ruleset::{Address, Family, Ruleset, Table};
 
@@ -37,7 +35,6 @@ const READS: usize = 10;
 #[derive(Clone, Debug)]
 pub struct Nft {
     families: Families,
-    features: Features,
     /// The generation at which a table was read and found to hold the ruleset of this digest.
     seen: Arc<Mutex<BTreeMap<Table, (u32, u64)>>>,
 }
@@ -59,8 +56,8 @@ impl Families {
 
 impl Nft {
     /// One that is known to work.
-    pub fn new(families: Families, features: Features) -> Self {
-        Self { families, features, seen: Arc::default() }
+    pub fn new(families: Families) -> Self {
+        Self { families, seen: Arc::default() }
     }
 
     /// Brings a table to what is desired.
@@ -70,7 +67,7 @@ impl Nft {
     /// The kernel's words; nothing took effect.
     pub async fn apply(&self, before: Option<&Ruleset>, desired: &Ruleset) -> Result<(), ApplyError> {
         if let Some(before) = before {
-            match commit(self.batch(&self.known(before), desired)).await {
+            match commit(self.batch(&Found::known(before), desired)).await {
                 Ok(()) => return Ok(()),
                 // What was known is not so any more, or it would have gone through. What is there decides.
                 Err(error) => tracing::debug!("{}: {error}; reading the table back", desired.table()),
@@ -122,16 +119,9 @@ impl Nft {
     /// Has the kernel judge what makes a table hold this, under a name of nobody's, and not do it.
     pub(super) async fn dry_run(families: Families, specimen: &Ruleset) -> Result<(), Unfit> {
         let missing = Found { v4: Installed::Missing, v6: Installed::Missing };
-        let batch = Self::new(families, Features { turns: true }).batch_for(PROBE, &missing, specimen);
+        let batch = Self::new(families).batch_for(PROBE, &missing, specimen);
         let judged = blocking(move || Ok(judge(&batch))).await;
         judged.map_err(|error| Unfit { reason: error.to_string(), denied: false })?
-    }
-
-    fn known<'r>(&self, ruleset: &'r Ruleset) -> Found<'r> {
-        Found {
-            v4: Installed::Ours(Contents::of(ruleset.v4(), ruleset.tun(), self.features)),
-            v6: Installed::Ours(Contents::of(ruleset.v6(), ruleset.tun(), self.features)),
-        }
     }
 
     /// The messages that lead from what was found to what is desired.
@@ -140,8 +130,8 @@ impl Nft {
     }
 
     fn batch_for(&self, table: &str, found: &Found<'_>, desired: &Ruleset) -> Vec<Request> {
-        let v4 = Contents::of(desired.v4(), desired.tun(), self.features);
-        let v6 = Contents::of(desired.v6(), desired.tun(), self.features);
+        let v4 = Contents::of(desired.v4(), desired.tun());
+        let v6 = Contents::of(desired.v6(), desired.tun());
         let mut batch = message::write(table, Family::V4, &diff(&found.v4, &v4));
         if self.families.contains(Family::V6) {
             batch.extend(message::write(table, Family::V6, &diff(&found.v6, &v6)));
@@ -154,6 +144,15 @@ impl Nft {
 struct Found<'r> {
     v4: Installed<'r, Ipv4Addr>,
     v6: Installed<'r, Ipv6Addr>,
+}
+
+impl<'r> Found<'r> {
+    fn known(ruleset: &'r Ruleset) -> Self {
+        Self {
+            v4: Installed::Ours(Contents::of(ruleset.v4(), ruleset.tun())),
+            v6: Installed::Ours(Contents::of(ruleset.v6(), ruleset.tun())),
+        }
+    }
 }
 
 impl Found<'static> {
@@ -169,15 +168,6 @@ fn digest(ruleset: &Ruleset) -> u64 {
     let mut hasher = DefaultHasher::new();
     ruleset.hash(&mut hasher);
     hasher.finish()
-}
-
-/// Runs what waits for the kernel where nobody else waits.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApplyError> + Send + 'static,
-) -> Result<T, ApplyError> {
-    let done = timeout(LIMIT, spawn_blocking(work)).await;
-    done.map_err(|_| ApplyError::Unreachable(format!("no answer within {} s", LIMIT.as_secs())))?
-        .unwrap_or_else(|error| Err(ApplyError::Unreachable(error.to_string())))
 }
 
 async fn commit(batch: Vec<Request>) -> Result<(), ApplyError> {
