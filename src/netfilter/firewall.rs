@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::conntrack;
 use super::fake::Fake;
 use super::iptables::Iptables;
 use super::netlink::{LIMIT, NetlinkError};
@@ -95,6 +96,20 @@ impl Firewall {
             Backend::Nft(nft) => nft.apply(before.as_deref(), &desired).await,
             Backend::Iptables(iptables) => iptables.apply(&desired).await,
         }
+    }
+
+    /// Frees UDP flows that are stuck on what `before` said and `after` does not say any more; how many. For after an
+    /// application.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's table of flows cannot be read or changed; flows stay stuck until they pause.
+    pub async fn free_flows(&self, before: Option<&Ruleset>, after: &Ruleset) -> Result<usize, ApplyError> {
+        if matches!(self.backend, Backend::Fake(_)) || !conntrack::is_due(before, after) {
+            return Ok(0);
+        }
+        let (before, after) = (before.cloned(), after.clone());
+        blocking(move || Ok(conntrack::repair(before.as_ref(), &after)?)).await
     }
 
     /// Whether the table holds exactly what was applied.

@@ -148,6 +148,11 @@ impl Keeper {
                     now.applications += 1;
                     now.repairs += u64::from(repairs);
                 });
+                match self.firewall.free_flows(before, wish).await {
+                    Ok(0) => {}
+                    Ok(freed) => tracing::info!("{}: {freed} UDP flows go where the rules say now", self.table),
+                    Err(error) => tracing::warn!("{}: UDP flows may be stuck on old rules: {error}", self.table),
+                }
                 true
             }
             Err(error) => {

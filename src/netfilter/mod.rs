@@ -5,6 +5,7 @@
 //! node runs. Takes the place of upstream's `util/linuxfw`; what packets see is netfilter.md part I, how it is done
 //! part II.
 
+pub mod conntrack;
 mod fake;
 pub mod firewall;
 pub mod iptables;

@@ -164,6 +164,8 @@ const PURE: &[&str] = &[
     "localapi/prefs.rs",
     "localapi/types.rs",
     "located.rs",
+    "netfilter/conntrack/entry.rs",
+    "netfilter/conntrack/stale.rs",
     "netfilter/iptables/rules.rs",
     "netfilter/label.rs",
     "netfilter/netlink/wire.rs",
