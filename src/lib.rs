@@ -15,7 +15,7 @@
 //!                                |
 //!                             serve                       the serve config: read, compare, apply
 //!                                |
-//!   adapters     localapi   k8s   daemon   netfilter   health      the world, in our types
+//!   adapters  localapi  k8s  daemon  netfilter  dns  health        the world, in our types
 //!                                |
 //!                            settings                    the environment, read once
 //!                                |
@@ -65,6 +65,7 @@ pub mod certs;
 pub mod cli;
 pub mod daemon;
 pub mod digest;
+pub mod dns;
 pub mod doctor;
 pub mod escape;
 pub mod filewatch;

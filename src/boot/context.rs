@@ -1,5 +1,6 @@
 //! What the tasks of one boot share.
 
+use super::forward::wanted::Plan;
 use super::prepare::{Prepared, StateSecret};
 use super::reload;
 use crate::daemon::program::Environment;
@@ -12,6 +13,8 @@ use crate::settings::{Credentials, Login, Mode, Settings};
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) settings: Settings,
+    /// What of them is forwarded.
+    pub(super) plan: Plan,
     pub(super) environment: Environment,
     pub(super) children: Children,
     pub(super) prepared: Prepared,

@@ -11,6 +11,7 @@ mod certs;
 mod context;
 pub mod files;
 pub mod flags;
+pub mod forward;
 mod groups;
 pub mod healthcheck;
 pub mod host;
@@ -40,17 +41,15 @@ use crate::causes::chain;
 use crate::daemon::program::{self, Environment};
 use crate::daemon::reaper;
 use crate::localapi::LocalApi;
-use crate::settings::{FirewallMode, Persona, Settings, Tun, vars};
+use crate::settings::{Persona, Settings, Tun, vars};
 use crate::shutdown::Signals;
 
 /// Runs a boot from host preparation to the last line. Returns how it ended; the caller turns that into an exit code.
 pub async fn run(settings: Settings, inherited: &Environment, signals: &mut Signals) -> Outcome {
-    let forward = &settings.forward;
-    if forward.has_own_rules() || forward.is_l3() && !matches!(forward.firewall, FirewallMode::Fake { .. }) {
-        return Outcome::Failed(
-            "error creating new netfilter runner: not supported by this build of tailpod".to_owned(),
-        );
-    }
+    let plan = match forward::wanted::Plan::of(&settings) {
+        Ok(plan) => plan,
+        Err(text) => return Outcome::Failed(text),
+    };
     if settings.daemon.tun == Tun::Kernel
         && let Err(error) = host::prepare(&settings)
     {
@@ -84,7 +83,7 @@ pub async fn run(settings: Settings, inherited: &Environment, signals: &mut Sign
     let baseline = reload::Baseline::read(context::config_path(&settings));
     let environment = children_environment(&settings, inherited);
     let children = reaper::Children::new();
-    let context = context::Context { settings, environment, children, prepared, api, baseline };
+    let context = context::Context { settings, plan, environment, children, prepared, api, baseline };
     shell::Shell::new(context, boot).run(signals).await
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::argv;
 use super::files::FileCheck;
 use super::flags::{FlagsOutcome, desired_prefs};
+use super::forward::{preview, wanted};
 use crate::serve::document::Document;
 use crate::serve::follow::Source;
 use crate::settings::{KubeAccess, Login, Mode, NoteLevel, Persona, Settings, StateStore, redact_args};
@@ -32,6 +33,8 @@ pub struct Plan {
     pub secret: Option<SecretPlan>,
     /// Addresses that are listened on.
     pub listeners: Vec<Listener>,
+    /// The packet rules of the node itself, as nft would be told; what is not known yet is a word in angle brackets.
+    pub rules: Option<String>,
     /// Files the settings name, and whether they will do.
     pub files: Vec<FileCheck>,
     /// What was noticed while reading the settings.
@@ -106,6 +109,13 @@ impl Plan {
             },
         }
         local_api.extend(serving_steps(settings));
+        let rules = match wanted::Plan::of(settings) {
+            Ok(plan) => preview::preview(&plan),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
         problems.extend(inline_problem(settings));
         let failed = files.iter().filter_map(|file| Some(format!("{}: {}", file.path, file.problem.as_ref()?)));
         problems.extend(failed);
@@ -124,6 +134,7 @@ impl Plan {
             local_api,
             secret: secret(settings),
             listeners: listeners(settings),
+            rules,
             files,
             warnings: warnings.map(|note| note.text.clone()).collect(),
             problems,
@@ -283,6 +294,8 @@ impl fmt::Display for Plan {
             section(f, &format!("SECRET {}", secret.name), &keys, |(who, keys)| (keys.join(" "), (*who).to_owned()))?;
         }
         section(f, "LISTENERS", &self.listeners, |l| (l.address.clone(), format!("{}, by {}", l.serves, l.process)))?;
+        let rules: Vec<&str> = self.rules.iter().flat_map(|rules| rules.lines()).collect();
+        section(f, "PACKET RULES", &rules, |line| ((*line).to_owned(), String::new()))?;
         section(f, "FILES", &self.files, |file| {
             let state = file.problem.as_deref().unwrap_or("ok");
             (file.path.clone(), format!("{}: {state}", file.purpose))

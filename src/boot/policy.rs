@@ -49,6 +49,8 @@ pub fn policy(settings: &Settings, store: Store) -> Policy {
             || settings.auto_advertise
             || settings.cert_share == Some(CertShare::Writes),
         group: settings.forward.egress_config.is_some() || settings.forward.ingress_config.is_some(),
+        firewall: settings.forward.is_l3(),
+        forwards: settings.forward.has_own_rules(),
         tune_gro: settings.gro_forwarding,
         link_socket: settings.daemon.socket.as_os_str() != DEFAULT_SOCKET,
     }

@@ -23,8 +23,10 @@ pub(super) async fn keep_published(
         let event = tokio::select! {
             biased;
             Some(outcome) = outcomes.recv() => match outcome {
+                publisher::Outcome::Written(Slot::DeviceId) => Event::IdWritten,
                 publisher::Outcome::Written(Slot::DeviceEndpoints) => Event::Published,
                 publisher::Outcome::Written(_) => continue,
+                publisher::Outcome::Delayed(Slot::DeviceId, _) => Event::IdDelayed,
                 publisher::Outcome::Delayed(..) => Event::PublishDelayed,
                 publisher::Outcome::Denied(slot) => {
                     denied = Some(slot);

@@ -6,7 +6,8 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::certs::Certs;
 use super::context::Context;
+use super::forward::{self, Forwarder, Means};
 use super::groups::{Groups, World};
 use super::machine::{Action, Announcement, Boot, Death, Event, Level, LoginError, LoginSource, Outcome};
 use super::serving::Serving;
@@ -28,11 +30,11 @@ use crate::daemon::tailscaled::Tailscaled;
 use crate::health::{HealthHandle, Weight};
 use crate::k8s::publisher::{self, Publisher, SecretTarget};
 use crate::netfilter::firewall::Firewall;
-use crate::netfilter::ruleset::Interface;
+use crate::netfilter::ruleset::{Interface, Table};
 use crate::node;
 use crate::node::bus::Newest;
 use crate::node::metrics::OwnMetrics;
-use crate::settings::{CertShare, FirewallMode, Persona};
+use crate::settings::{CertShare, Persona};
 use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
 
 /// Limit of one state-writing call to the API server or the daemon after the boot deadline's part (W31).
@@ -80,6 +82,9 @@ pub(super) struct Shell {
     pub(super) serving: Serving,
     certs: Certs,
     groups: Groups,
+    /// Set once it is known how packets can be filtered.
+    pub(super) firewall: Arc<OnceLock<Firewall>>,
+    forwarder: Arc<OnceLock<Forwarder>>,
 }
 
 impl Shell {
@@ -112,6 +117,8 @@ impl Shell {
             serving: Serving::new(),
             certs: Certs::default(),
             groups,
+            firewall: Arc::default(),
+            forwarder: Arc::default(),
         }
     }
 
@@ -142,7 +149,7 @@ impl Shell {
                 break outcome;
             }
         };
-        stop::shut_down(self, signals).await;
+        stop::shut_down(self, signals, outcome == Outcome::Requested).await;
         outcome
     }
 
@@ -227,6 +234,21 @@ impl Shell {
             Action::DeleteAuthKey => {
                 self.task(async move { Event::AuthKeyDeleted(publish::delete_auth_key(&context).await) });
             }
+            Action::OpenFirewall => {
+                let opened = Arc::clone(&self.firewall);
+                self.task(async move {
+                    let open = forward::firewall::open(&context.settings);
+                    let found = timeout(OPERATION_LIMIT, open).await;
+                    let found = found.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()));
+                    Event::FirewallOpened(found.map(|firewall| drop(opened.set(firewall))))
+                });
+            }
+            Action::PublishId(id) => {
+                if let Some(publisher) = self.publisher() {
+                    publisher.device_id(&id);
+                }
+            }
+            Action::Forward(own) => self.forward(own),
             Action::Publish(device) => self.publish(&device),
             Action::WatchConfig => {
                 self.tasks.spawn("config watch", |stop| async move {
@@ -343,15 +365,22 @@ impl Shell {
         }
         let serving = settings.serve_config.is_some().then(|| self.serving.metrics());
         let certs = (settings.cert_share == Some(CertShare::Writes)).then(|| self.certs.metrics());
-        let parts: Vec<_> = serving.into_iter().chain(certs).chain(self.groups.metrics()).collect();
+        let rules = settings.forward.has_own_rules().then(|| {
+            let forwarder = Arc::clone(&self.forwarder);
+            let standing = move || forwarder.get().map(|forwarder| forwarder.rules().standing().borrow().clone());
+            let text = move || forward::metrics::text(&[(Table::L3, standing().unwrap_or_default())]);
+            Arc::new(text) as OwnMetrics
+        });
+        let parts: Vec<_> = serving.into_iter().chain(certs).chain(rules).chain(self.groups.metrics()).collect();
         (!parts.is_empty()).then(|| -> OwnMetrics { Arc::new(move || parts.iter().map(|part| part()).collect()) })
     }
 
     fn serve_group(&mut self) {
         let forward = &self.context.settings.forward;
-        let FirewallMode::Fake { ipv6 } = forward.firewall else { return };
+        // Found before the steady state, or the boot ended there.
+        let Some(firewall) = self.firewall.get().cloned() else { return };
         let world = World {
-            firewall: Firewall::fake(&self.context.settings.root, ipv6),
+            firewall,
             tun: forward.tun.as_deref().and_then(Interface::new).unwrap_or_default(),
             context: Arc::clone(&self.context),
             node: self.newest.subscribe(),
@@ -374,6 +403,23 @@ impl Shell {
                 self.task(async move { Event::SideFailed(text) });
             }
         }
+    }
+
+    fn forward(&mut self, own: Vec<IpAddr>) {
+        if let Some(forwarder) = self.forwarder.get() {
+            return forwarder.own(own);
+        }
+        // Nothing is forwarded before a firewall was found: that is what the step before the steady state is for.
+        let Some(firewall) = self.firewall.get().cloned() else { return };
+        let means = Means {
+            plan: self.context.plan.clone(),
+            firewall,
+            root: self.context.settings.root.clone(),
+            in_kubernetes: self.context.settings.kube.in_kubernetes,
+            newest: self.newest.subscribe(),
+            events: self.events.clone(),
+        };
+        let _first = self.forwarder.set(Forwarder::start(means, own, &mut self.tasks));
     }
 
     fn publish(&mut self, device: &super::machine::Device) {
@@ -407,6 +453,9 @@ impl Shell {
             snapshot.report("tailscaled", Weight::Vital, readiness.state);
             snapshot.report("bus", Weight::Vital, readiness.bus);
             snapshot.report("startup", Weight::Degrading, readiness.startup);
+            if self.boot.forwards() {
+                snapshot.report("packet-rules", Weight::Degrading, readiness.rules);
+            }
         });
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::forward::firewall;
 use super::prepare::StateSecret;
 use super::shell::Shell;
 use crate::backoff;
@@ -32,7 +33,10 @@ const HTTP_GRACE: Duration = Duration::from_secs(3);
 const ANNOUNCE_GRACE: Duration = Duration::from_secs(3);
 
 /// Shuts down in order. Never fails: what could not be done is logged.
-pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals) {
+///
+/// Packet rules go only with a stop that was asked for: what ends otherwise is started again, and traffic goes on
+/// meanwhile.
+pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals, requested: bool) {
     let started = Instant::now();
     shell.root.cancel();
     shell.errands.abort_all();
@@ -57,6 +61,9 @@ pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals) {
             }
         }
         stop_daemon(&mut shell, signals, started, impatient).await;
+    }
+    if let Some(filter) = shell.firewall.get().filter(|_| requested) {
+        firewall::remove(filter, &firewall::tables(&shell.context.settings)).await;
     }
     let announced = async { while shell.announcements.join_next().await.is_some() {} };
     if tokio::time::timeout(ANNOUNCE_GRACE, announced).await.is_err() {

@@ -1,6 +1,8 @@
 //! What the machine hears and what it answers. Pure.
 
-use super::{BusUpdate, Device, LoginSource};
+use std::net::IpAddr;
+
+use super::{BusUpdate, Device, Forwarding, LoginSource};
 use crate::boot::login_failure::LoginFailure;
 use crate::node::update::News;
 
@@ -46,6 +48,14 @@ pub enum Event {
     ServeConfigCleared(Result<(), String>),
     /// The Secret's `authkey` was deleted.
     AuthKeyDeleted(Result<(), String>),
+    /// How packets can be filtered is known, or why they cannot.
+    FirewallOpened(Result<(), String>),
+    /// The device's id is in the Secret.
+    IdWritten,
+    /// It is not, and will be retried.
+    IdDelayed,
+    /// The node's packet rules.
+    Forwarding(Forwarding),
     /// The device keys of the last [`Action::Publish`] are in the Secret.
     Published,
     /// They are not, and will be retried.
@@ -99,6 +109,12 @@ pub enum Action {
     ClearServeConfig,
     /// Delete `authkey` from the Secret.
     DeleteAuthKey,
+    /// Find out how packets can be filtered (once per process).
+    OpenFirewall,
+    /// Write the device's id: before anything is routed to it.
+    PublishId(String),
+    /// Bring the packet rules to what these addresses of the node ask for, and keep them so.
+    Forward(Vec<IpAddr>),
     /// Write these device keys, id first (boot.md 5.4).
     Publish(Device),
     /// Watch the config file and have the daemon reload it.

@@ -23,6 +23,9 @@ impl Boot {
             if once && self.policy.store == Store::Writable {
                 steps.push_back(Finish::DeleteAuthKey);
             }
+            if self.policy.firewall {
+                steps.push_back(Finish::OpenFirewall);
+            }
         }
         if self.policy.is_tailpod()
             && self.policy.mode != Mode::OneStep
@@ -55,6 +58,10 @@ impl Boot {
                 actions.push(Action::DeleteAuthKey);
                 self.phase = Phase::Finishing(steps);
             }
+            Some(Finish::OpenFirewall) => {
+                actions.push(Action::OpenFirewall);
+                self.phase = Phase::Finishing(steps);
+            }
             None => {
                 self.node.finished = true;
                 if self.policy.mode == Mode::OneStep && !self.node.config_watched {
@@ -62,7 +69,7 @@ impl Boot {
                     actions.push(Action::WatchConfig);
                 }
                 self.phase = Phase::Steady(Steady::default());
-                self.pass(actions);
+                self.pass(now, actions);
                 // Running may have been lost while the steps above were done.
                 if let Some(state) = self.node.state.filter(|state| *state != State::Running) {
                     self.left_running(state, now, actions);
@@ -83,7 +90,11 @@ impl Boot {
             Event::AuthKeyDeleted(Err(text)) => {
                 self.stop(Outcome::Failed(format!("deleting authkey from Kubernetes Secret: {text}")), actions);
             }
-            Event::PrefsApplied(Ok(()))
+            Event::FirewallOpened(Err(text)) => {
+                self.stop(Outcome::Failed(format!("error creating new netfilter runner: {text}")), actions);
+            }
+            Event::FirewallOpened(Ok(()))
+            | Event::PrefsApplied(Ok(()))
             | Event::SetFinished(Ok(()))
             | Event::ServeConfigCleared(Ok(()))
             | Event::AuthKeyDeleted(Ok(())) => {

@@ -8,6 +8,7 @@
 mod auth;
 mod event;
 mod finish;
+mod forward;
 mod policy;
 mod reissue;
 mod restart;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 pub use crate::node::reissue::Reissue;
 pub use auth::{Authenticating, Login};
 pub use event::{Action, Announcement, Death, Event, Level, LoginError, Outcome};
+pub use forward::Forwarding;
 pub use policy::{LoginSource, Mode, Policy, Store};
 pub use steady::Steady;
 
@@ -44,6 +46,8 @@ pub struct Boot {
     policy: Policy,
     phase: Phase,
     node: Known,
+    /// The first boot's, for everything up to the first rules.
+    deadline: Instant,
 }
 
 /// Where in its life a node is.
@@ -82,6 +86,8 @@ pub enum Finish {
     ClearServeConfig,
     /// Delete the Secret's `authkey`.
     DeleteAuthKey,
+    /// Find out how packets can be filtered.
+    OpenFirewall,
 }
 
 /// What is known across phases.
@@ -95,6 +101,8 @@ struct Known {
     published: Option<Device>,
     /// A write of the device keys was answered.
     settled: bool,
+    /// How packets are forwarded.
+    rules: forward::Rules,
     /// tailscaled was disconnected from control: it writes nothing that a stop could cut in half.
     disconnected: bool,
     complete: bool,
@@ -119,13 +127,15 @@ pub struct Readiness {
     pub bus: Option<String>,
     /// Startup, as a problem while it is not complete.
     pub startup: Option<String>,
+    /// The packet rules, as a problem while they are not what they shall be.
+    pub rules: Option<String>,
 }
 
 impl Boot {
     /// A boot whose tailscaled is about to be started. `now` starts the boot deadline unless `deadline` was
     /// already fixed by the preparation before.
     pub fn new(policy: Policy, deadline: Instant) -> Self {
-        Self { policy, phase: Phase::Starting { deadline }, node: Known::default() }
+        Self { policy, phase: Phase::Starting { deadline }, node: Known::default(), deadline }
     }
 
     /// Takes one event and says what to do. Every pair of phase and event is handled or visibly ignored.
@@ -142,6 +152,10 @@ impl Boot {
             Event::BusOpened => self.node.bus_lost = None,
             Event::Bus(update) => self.bus(update, now, &mut actions),
             Event::Published | Event::PublishDelayed => self.publish_settled(&mut actions),
+            // Nobody waits for the id alone where nothing is forwarded, and what waits behind it is as late.
+            Event::IdDelayed if !self.forwards() => self.publish_settled(&mut actions),
+            Event::IdWritten | Event::IdDelayed => self.id_settled(now, &mut actions),
+            Event::Forwarding(news) => self.forwarding(news, now, &mut actions),
             Event::PublishDenied(text) => self.fail(text, &mut actions),
             Event::PrefsApplied(Err(text)) => self.fail(format!("applying the settings: {text}"), &mut actions),
             Event::Tick => self.tick(now, &mut actions),
@@ -161,7 +175,7 @@ impl Boot {
         };
         let bus = self.node.bus_lost.as_ref().map(|(since, _)| *since + BUS_LIMIT);
         let bus = if matches!(self.phase, Phase::Stopping | Phase::Reissuing(_)) { None } else { bus };
-        phase.into_iter().chain(bus).min()
+        phase.into_iter().chain(bus).chain(self.rules_deadline()).min()
     }
 
     /// Whether a stop has to wait until tailscaled's state in the Secret is whole (boot.md 9.3).
@@ -192,6 +206,7 @@ impl Boot {
             state: (!running).then(|| format!("tailscaled's state {state}")),
             bus: self.node.bus_lost.as_ref().map(|(_, reason)| format!("the IPN bus is lost: {reason}")),
             startup: startup.map(ToOwned::to_owned),
+            rules: self.node.rules.problem.clone(),
         }
     }
 
@@ -245,7 +260,10 @@ impl Boot {
                 self.fail("failed to bring up tailscale: timed out waiting for tailscaled socket".to_owned(), actions);
             }
             Phase::Authenticating(_) => self.auth_tick(now, actions),
-            Phase::Steady(_) => self.steady_tick(now, actions),
+            Phase::Steady(_) => {
+                self.steady_tick(now, actions);
+                self.rules_tick(now, actions);
+            }
             Phase::Restarting { at } if now >= *at => self.restart(now, actions),
             _ => {}
         }
@@ -304,6 +322,6 @@ impl Boot {
 impl Known {
     /// Upstream flips its health flag in the first pass with a self node, before the milestone line.
     fn complete_enough(&self) -> bool {
-        self.complete || self.published.is_some()
+        self.complete || self.published.is_some() || self.rules.answered
     }
 }

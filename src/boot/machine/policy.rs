@@ -33,6 +33,10 @@ pub struct Policy {
     pub serve: bool,
     /// There are Services of an HA group to serve once the startup is complete.
     pub group: bool,
+    /// Packets are forwarded, for us or for a group.
+    pub firewall: bool,
+    /// Nobody may be sent to the node before its own packet rules are in force.
+    pub forwards: bool,
     /// The control server, when it is not the default one: for messages.
     pub control_url: Option<String>,
     /// The tags asked for: for messages.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::login_failure::Class;
-use super::{Action, Authenticating, Boot, BusUpdate, EXCURSION_LIMIT, Level, Mode, Outcome, Phase, Store};
+use super::{Action, Authenticating, Boot, BusUpdate, Device, EXCURSION_LIMIT, Level, Mode, Outcome, Phase, Store};
 use crate::localapi::types::State;
 
 /// The data of the phase.
@@ -29,13 +29,29 @@ impl Boot {
             None => {}
         }
         if update.netmap && matches!(self.phase, Phase::Steady(_)) {
-            self.pass(actions);
+            self.pass(now, actions);
         }
     }
 
-    /// One pass of boot.md 5.4, in its order. The parts for L3 proxying hook in between.
-    pub(super) fn pass(&mut self, actions: &mut Vec<Action>) {
+    /// One pass of boot.md 5.4, in its order.
+    pub(super) fn pass(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let Some(device) = self.node.device.clone() else { return };
+        if self.forwards() {
+            return self.forwarding_pass(device, now, actions);
+        }
+        self.publish(device, actions);
+        self.serve(actions);
+        self.settle(actions);
+    }
+
+    pub(super) fn serve(&mut self, actions: &mut Vec<Action>) {
+        if self.policy.serve && !std::mem::replace(&mut self.node.serving, true) {
+            actions.push(Action::Serve);
+        }
+    }
+
+    /// Writes what others find the node by.
+    pub(super) fn publish(&mut self, device: Device, actions: &mut Vec<Action>) {
         let writable = self.policy.store == Store::Writable;
         if self.node.published.as_ref() != Some(&device) {
             self.node.published = Some(device.clone());
@@ -43,10 +59,11 @@ impl Boot {
                 actions.push(Action::Publish(device));
             }
         }
-        if self.policy.serve && !std::mem::replace(&mut self.node.serving, true) {
-            actions.push(Action::Serve);
-        }
-        if writable {
+    }
+
+    /// With what others find the node by, or with its being written, the startup is complete.
+    pub(super) fn settle(&mut self, actions: &mut Vec<Action>) {
+        if self.policy.store == Store::Writable {
             // The answer may have come while Running was lost.
             if self.node.settled {
                 self.complete(actions);

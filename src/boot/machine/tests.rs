@@ -1,5 +1,7 @@
 //! The course of a boot as tables of events and actions.
 
+mod forward;
+
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,8 @@ fn policy(persona: Persona, mode: Mode, store: Store) -> Policy {
         clear_serve_config: false,
         serve: false,
         group: false,
+        firewall: false,
+        forwards: false,
         control_url: None,
         tags: Vec::new(),
         tune_gro: false,
@@ -438,6 +442,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::AuthKeyDeleted(Ok(()))),
         Just(Event::Published),
         Just(Event::PublishDelayed),
+        Just(Event::IdWritten),
+        Just(Event::FirewallOpened(Ok(()))),
+        Just(Event::Forwarding(Forwarding::InForce(vec![IpAddr::from([100, 64, 0, 1])]))),
+        Just(Event::Forwarding(Forwarding::Waiting("x".into()))),
+        Just(Event::Forwarding(Forwarding::Refused("x".into()))),
         Just(Event::NewKey(Ok(()))),
         Just(Event::IdentityCleared(Ok(()))),
         Just(Event::Tick),
@@ -449,12 +458,14 @@ proptest! {
     #[test]
     fn any_sequence_ends_in_exactly_one_outcome(
         tailpod in any::<bool>(),
+        forwards in any::<bool>(),
         mode in prop_oneof![Just(Mode::OneStep), Just(Mode::AuthOnce), Just(Mode::AlwaysAuth)],
         store in prop_oneof![Just(Store::None), Just(Store::ReadOnly), Just(Store::Writable)],
         events in proptest::collection::vec((any_event(), 0..20_000_u64), 0..60),
     ) {
         let persona = if tailpod { Persona::Tailpod } else { Persona::Containerboot };
-        let mut run = Run::new(policy(persona, mode, store));
+        let policy = Policy { firewall: forwards, forwards, ..policy(persona, mode, store) };
+        let mut run = Run::new(policy);
         let mut stops = 0;
         let mut ups = 0;
         for (event, millis) in events {

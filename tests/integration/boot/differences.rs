@@ -11,7 +11,7 @@ use tailpod::sandbox::DaemonScript;
 use crate::support::{READY, Scene, free_port, get, http, running, state};
 
 /// The rows by their first column, in the README's order, and the tests that hold them.
-const ROWS: [(&str, &[&str]); 35] = [
+const ROWS: [(&str, &[&str]); 39] = [
     (
         "tailscaled dies by itself",
         &[
@@ -188,7 +188,21 @@ const ROWS: [(&str, &[&str]); 35] = [
         ],
     ),
     ("advertised Services on stop", &["boot::serve::w30_services_advertised_by_hand_survive_a_restart"]),
-    ("variables of parts that are not built", &["boot::settings::e6_variables_of_parts_that_are_not_there_yet"]),
+    ("a tailnet target that cannot be found", &["boot::forward::s12_egress_fqdn_appears_late"]),
+    (
+        "a DNS target",
+        &[
+            "boot::forward::s59_dns_target",
+            "boot::forward::lookup::tests::w17_a_name_that_stays_away_never_becomes_a_busy_loop",
+            "boot::forward::lookup::tests::w17_the_lifetime_of_an_answer_is_respected",
+        ],
+    ),
+    ("packet rules", &["boot::forward::n02_only_the_current_address_is_translated", "boot::forward::s09_ingress_ip"]),
+    (
+        "packet rules that are refused",
+        &["boot::forward::s32_rules_that_stay_refused", "boot::forward::s32_write_order_with_rules"],
+    ),
+    ("egress to one tailnet target", &["boot::forward::n10_our_own_ports_stay_ours_unless_told_otherwise"]),
 ];
 
 /// Where a test of this name is, by what stands before its last `::`.

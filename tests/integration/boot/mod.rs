@@ -5,6 +5,7 @@ mod auth;
 mod bad_input;
 mod check;
 mod differences;
+mod forward;
 mod http;
 mod kube;
 mod modes;

@@ -1,0 +1,462 @@
+//! The rules of the node's own table, from what is asked for and what is known (netfilter.md 5.1 to 5.5). Pure.
+//!
+//! Modes stack: what is for the Pod's or the node's own addresses comes before what takes everything. Follows upstream's
+//! `cmd/containerboot/forwarding.go`, with one rule for each translation and none for what is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::netfilter::ruleset::{Family, Interface, Port, Protocol, Ruleset, Table};
+use crate::prefix::Prefix;
+use crate::settings::{Egress, Exemptions, Forward, Ingress, Settings};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The modes.
+    pub forward: Forward,
+    /// The device behind which the tailnet is.
+    pub tun: Interface,
+    /// Our own ports, which egress leaves alone.
+    pub exempt: BTreeMap<Port, &'static str>,
+}
+
+/// What is known.
+#[derive(Clone, Debug, Default)]
+pub struct Known<'k> {
+    /// The node's addresses.
+    pub own: &'k [IpAddr],
+    /// What the name of the egress target stands for at present, or why for nothing.
+    pub target: Option<Result<Vec<IpAddr>, String>>,
+    /// What the DNS name of the ingress target stands for; `None` before the first answer.
+    pub backends: Option<&'k BTreeSet<IpAddr>>,
+    /// Whether IPv6 can be translated here.
+    pub ipv6: bool,
+}
+
+/// What is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// The table.
+    pub ruleset: Ruleset,
+    /// Every address that packets are forwarded to.
+    pub targets: BTreeSet<IpAddr>,
+    /// What is being done, in upstream's words.
+    pub story: Vec<String>,
+}
+
+/// Why there are no rules for this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unable {
+    /// What is missing may come with the next news.
+    Yet(String),
+    /// It is not for this node; upstream's words.
+    Ever(String),
+}
+
+impl Plan {
+    /// What these settings ask for.
+    ///
+    /// # Errors
+    /// The TUN device cannot be named in a rule.
+    pub fn of(settings: &Settings) -> Result<Self, String> {
+        let tun = match &settings.forward.tun {
+            None => Interface::default(),
+            Some(name) => Interface::new(name).ok_or_else(|| {
+                format!("TS_TAILSCALED_EXTRA_ARGS: --tun={name:?} is not a device that packets can be told apart by")
+            })?,
+        };
+        Ok(Self { forward: settings.forward.clone(), tun, exempt: exempt(settings) })
+    }
+
+    /// A refusal, said as upstream says which rules it was about.
+    pub fn refused(&self, text: &str) -> String {
+        match (&self.forward.ingress, &self.forward.egress) {
+            (_, Some(Egress::Fqdn(name))) => {
+                format!("installing egress proxy rules for destination {}: {text}", name.without_dot())
+            }
+            (Some(Ingress::Ip(_)), _) => format!("installing ingress proxy rules: {text}"),
+            (Some(Ingress::Dns(name)), _) => format!("installing ingress proxy rules for DNS target {name}: {text}"),
+            (None, Some(Egress::Ip(_))) => format!("installing egress proxy rules: {text}"),
+            (None, None) => format!("installing rules to forward traffic to node's tailnet IP: {text}"),
+        }
+    }
+}
+
+/// What this node itself listens on (N7).
+fn exempt(settings: &Settings) -> BTreeMap<Port, &'static str> {
+    if settings.forward.exemptions == Exemptions::Nothing {
+        return BTreeMap::new();
+    }
+    let local = &settings.local;
+    let http = local.main.iter().map(|main| &main.addr).chain(&local.deprecated_health);
+    let http = http.map(|addr| (Protocol::Tcp, addr.addr.port(), "exempt local http"));
+    let debug = local.debug.iter().map(|addr| (Protocol::Tcp, addr.addr.port(), "exempt debug"));
+    let wireguard = settings.forward.wireguard_port.map(|port| (Protocol::Udp, port, "exempt wireguard"));
+    let all = debug.chain(http).chain(wireguard).filter(|(_, port, _)| *port != 0);
+    all.map(|(protocol, port, whose)| (Port { protocol, port }, whose)).collect()
+}
+
+/// The rules for what is known.
+///
+/// # Errors
+/// Something is missing, or cannot be.
+pub fn desired(plan: &Plan, known: &Known<'_>) -> Result<Desired, Unable> {
+    if known.own.is_empty() {
+        return Err(Unable::Yet("the node has no tailnet address".to_owned()));
+    }
+    let mut desired =
+        Desired { ruleset: Ruleset::empty(Table::L3, plan.tun.clone()), targets: BTreeSet::new(), story: Vec::new() };
+    desired.via_ingress(plan, known)?;
+    match &plan.forward.ingress {
+        Some(Ingress::Ip(ip)) => desired.ingress(*ip, known)?,
+        Some(Ingress::Dns(name)) => desired.backends(name, known)?,
+        None => {}
+    }
+    match &plan.forward.egress {
+        Some(Egress::Ip(ip)) => {
+            let own =
+                known.own_for(*ip).map_err(|why| Unable::Ever(format!("installing egress proxy rules: {why}")))?;
+            desired.towards(own, *ip, plan);
+        }
+        Some(Egress::Fqdn(_)) => desired.named(plan, known)?,
+        None => {}
+    }
+    Ok(desired)
+}
+
+impl Known<'_> {
+    /// The node's address of the family of `ip`, or why there is none to use.
+    fn own_for(&self, ip: IpAddr) -> Result<IpAddr, String> {
+        let family = Family::of(ip);
+        if family == Family::V6 && !self.ipv6 {
+            return Err(format!("{ip} is an IPv6 address, and this host supports no IPv6 NAT"));
+        }
+        self.own.iter().copied().find(|own| Family::of(*own) == family).ok_or_else(|| {
+            format!(
+                "no tailscale IP matching family of {ip} found in {}: the node has no {} address",
+                prefixes(self.own),
+                family.title()
+            )
+        })
+    }
+}
+
+impl Desired {
+    /// M5. Of the Pod's addresses those are left out that the node has no counterpart of.
+    fn via_ingress(&mut self, plan: &Plan, known: &Known<'_>) -> Result<(), Unable> {
+        let mut missing = None;
+        for pod in &plan.forward.via_ingress {
+            match known.own_for(*pod) {
+                Ok(own) => {
+                    self.story.push(format!("installing rules to forward traffic for {pod} to node's tailnet IP"));
+                    match (*pod, own) {
+                        (IpAddr::V4(pod), IpAddr::V4(own)) => {
+                            self.ruleset.v4_mut().local(pod, own, "cluster-via-ingress");
+                        }
+                        (IpAddr::V6(pod), IpAddr::V6(own)) => {
+                            self.ruleset.v6_mut().local(pod, own, "cluster-via-ingress");
+                        }
+                        _ => {}
+                    }
+                }
+                Err(why) => missing = missing.or(Some(why)),
+            }
+        }
+        match missing {
+            Some(why) if self.story.is_empty() => {
+                Err(Unable::Ever(format!("installing rules to forward traffic to node's tailnet IP: {why}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// M1.
+    fn ingress(&mut self, ip: IpAddr, known: &Known<'_>) -> Result<(), Unable> {
+        let own = known.own_for(ip).map_err(|why| Unable::Ever(format!("installing ingress proxy rules: {why}")))?;
+        self.story.push("Installing proxy rules".to_owned());
+        self.balance(own, &[ip].into(), "ingress-ip");
+        Ok(())
+    }
+
+    /// M2, in both families (N8).
+    fn backends(&mut self, name: &str, known: &Known<'_>) -> Result<(), Unable> {
+        let Some(backends) = known.backends else {
+            return Err(Unable::Yet(format!("no address is known yet for {name}")));
+        };
+        let mut usable = BTreeSet::new();
+        for family in Family::ALL {
+            let mine: BTreeSet<IpAddr> = backends.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
+            if let Some(own) = mine.first().and_then(|ip| known.own_for(*ip).ok()) {
+                self.balance(own, &mine, "ingress-dns");
+                usable.extend(mine);
+            }
+        }
+        if usable.is_empty() {
+            let all: Vec<_> = backends.iter().copied().collect();
+            let text = format!("{name} has no address of a family that this node can forward: {}", list(&all));
+            return Err(Unable::Yet(text));
+        }
+        let all: Vec<_> = usable.into_iter().collect();
+        self.story.push(format!("installing ingress proxy rules for backends {}", list(&all)));
+        Ok(())
+    }
+
+    fn balance(&mut self, own: IpAddr, backends: &BTreeSet<IpAddr>, name: &str) {
+        self.targets.extend(backends);
+        match own {
+            IpAddr::V4(own) => {
+                let mine = backends.iter().filter_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
+                self.ruleset.v4_mut().ingress(own, &mine.collect(), name);
+            }
+            IpAddr::V6(own) => {
+                let mine = backends.iter().filter_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None });
+                self.ruleset.v6_mut().ingress(own, &mine.collect(), name);
+            }
+        }
+    }
+
+    /// M4: of several addresses of one family the last counts, as upstream.
+    fn named(&mut self, plan: &Plan, known: &Known<'_>) -> Result<(), Unable> {
+        let addresses = match &known.target {
+            Some(Ok(addresses)) => addresses.as_slice(),
+            Some(Err(why)) => return Err(Unable::Yet(why.clone())),
+            None => &[],
+        };
+        let installable: Vec<_> = addresses.iter().copied().filter(|ip| ip.is_ipv4() || known.ipv6).collect();
+        if installable.is_empty() {
+            return Err(Unable::Ever(format!(
+                "no forwarding rules for egress addresses {}, host supports IPv6: {}",
+                prefixes(addresses),
+                known.ipv6
+            )));
+        }
+        let mut missing = None;
+        for family in Family::ALL {
+            let Some(ip) = installable.iter().rev().find(|ip| Family::of(**ip) == family) else { continue };
+            match known.own_for(*ip) {
+                Ok(own) => {
+                    self.story.push(format!("Installing forwarding rules for destination {ip}"));
+                    self.towards(own, *ip, plan);
+                }
+                Err(why) => missing = Some(format!("installing egress proxy rules for destination {ip}: {why}")),
+            }
+        }
+        let any = addresses.iter().any(|ip| self.targets.contains(ip));
+        missing.filter(|_| !any).map_or(Ok(()), |why| Err(Unable::Ever(why)))
+    }
+
+    fn towards(&mut self, own: IpAddr, target: IpAddr, plan: &Plan) {
+        self.targets.insert(target);
+        match (own, target) {
+            (IpAddr::V4(own), IpAddr::V4(target)) => {
+                self.ruleset.v4_mut().egress(own, target, &plan.exempt, "egress");
+            }
+            (IpAddr::V6(own), IpAddr::V6(target)) => {
+                self.ruleset.v6_mut().egress(own, target, &plan.exempt, "egress");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// As Go prints a list of addresses.
+pub fn list(addresses: &[IpAddr]) -> String {
+    format!("[{}]", addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "))
+}
+
+/// As Go prints a list of host prefixes.
+fn prefixes(addresses: &[IpAddr]) -> String {
+    format!("[{}]", addresses.iter().map(|ip| Prefix::host(*ip).to_string()).collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::netfilter::script;
+    use crate::settings::{self, Persona};
+
+    fn ips(list: &[&str]) -> Vec<IpAddr> {
+        list.iter().map(|ip| ip.parse().unwrap()).collect()
+    }
+
+    fn plan(pairs: &[(&str, &str)]) -> Plan {
+        let base = [("TS_USERSPACE", "false"), ("TAILPOD_EGRESS_EXEMPTIONS", "none")];
+        let vars: BTreeMap<&str, &str> = base.iter().chain(pairs).copied().collect();
+        Plan::of(&settings::read(&vars, Persona::Tailpod).unwrap_or_else(|problems| panic!("{problems}"))).unwrap()
+    }
+
+    const OWN: [&str; 2] = ["100.64.0.1", "fd7a:115c:a1e0::1"];
+
+    /// The NAT rules, without what every line has.
+    fn rules(desired: &Desired) -> Vec<String> {
+        let script = script::render(&desired.ruleset);
+        let rules = script.lines().filter_map(|line| line.strip_prefix("add rule ")?.split_once(" tailpod_l3 "));
+        rules.filter(|(_, rule)| !rule.contains("maxseg")).map(|(_, rule)| rule.to_owned()).collect()
+    }
+
+    fn of(plan: &Plan, own: &[&str], backends: Option<&[&str]>, target: Option<&[&str]>) -> Result<Desired, Unable> {
+        let backends = backends.map(|list| ips(list).into_iter().collect());
+        let target = target.map(|list| Ok(ips(list)));
+        desired(plan, &Known { own: &ips(own), target, backends: backends.as_ref(), ipv6: true })
+    }
+
+    /// Variables, backends, what the target stands for, and the rules.
+    type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a [&'a str]>, Option<&'a [&'a str]>, &'a [&'a str]);
+
+    #[test]
+    fn each_mode_translates_what_it_is_for() {
+        let via = ("EXPERIMENTAL_ALLOW_PROXYING_CLUSTER_TRAFFIC_VIA_INGRESS", "true");
+        let cases: &[Case<'_>] = &[
+            (
+                &[("TS_DEST_IP", "10.0.0.5")],
+                None,
+                None,
+                &["tp_pre ip daddr 100.64.0.1 dnat to 10.0.0.5 comment \"ingress-ip\""],
+            ),
+            (
+                &[("TS_DEST_IP", "fd00::5")],
+                None,
+                None,
+                &["tp_pre ip6 daddr fd7a:115c:a1e0::1 dnat to fd00::5 comment \"ingress-ip\""],
+            ),
+            (
+                &[("TS_EXPERIMENTAL_DEST_DNS_NAME", "h")],
+                Some(&["10.0.0.2", "fd00::2", "10.0.0.1"]),
+                None,
+                &[
+                    "tp_pre ip daddr 100.64.0.1 numgen inc mod 2 0 dnat to 10.0.0.1 comment \"ingress-dns 1/2\"",
+                    "tp_pre ip daddr 100.64.0.1 dnat to 10.0.0.2 comment \"ingress-dns 2/2\"",
+                    "tp_pre ip6 daddr fd7a:115c:a1e0::1 dnat to fd00::2 comment \"ingress-dns\"",
+                ],
+            ),
+            (
+                &[("TS_TAILNET_TARGET_IP", "100.64.0.9")],
+                None,
+                None,
+                &[
+                    "tp_pre iifname != \"tailscale0\" dnat to 100.64.0.9 comment \"egress\"",
+                    "tp_post ip daddr 100.64.0.9 snat to 100.64.0.1 comment \"egress\"",
+                ],
+            ),
+            (
+                &[("TS_TAILNET_TARGET_FQDN", "a.ts.net")],
+                None,
+                Some(&["100.64.0.8", "100.64.0.9"]),
+                &[
+                    "tp_pre iifname != \"tailscale0\" dnat to 100.64.0.9 comment \"egress\"",
+                    "tp_post ip daddr 100.64.0.9 snat to 100.64.0.1 comment \"egress\"",
+                ],
+            ),
+            (
+                // The Pod's own addresses come before what takes everything.
+                &[
+                    via,
+                    ("POD_IP", "10.0.0.7"),
+                    ("TS_SERVE_CONFIG", "/x"),
+                    ("TS_TAILNET_TARGET_IP", "100.64.0.9"),
+                    ("TS_TAILSCALED_EXTRA_ARGS", "--tun=tun7"),
+                ],
+                None,
+                None,
+                &[
+                    "tp_pre ip daddr 10.0.0.7 dnat to 100.64.0.1 comment \"cluster-via-ingress\"",
+                    "tp_pre iifname != \"tun7\" dnat to 100.64.0.9 comment \"egress\"",
+                    "tp_post ip daddr 100.64.0.9 snat to 100.64.0.1 comment \"egress\"",
+                ],
+            ),
+        ];
+        for (pairs, backends, target, expected) in cases {
+            let desired = of(&plan(pairs), &OWN, *backends, *target).unwrap();
+            assert_eq!(rules(&desired), *expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn the_order_of_answers_changes_nothing() {
+        let plan = plan(&[("TS_EXPERIMENTAL_DEST_DNS_NAME", "h")]);
+        let one = of(&plan, &OWN, Some(&["10.0.0.1", "10.0.0.2"]), None).unwrap();
+        assert_eq!(of(&plan, &OWN, Some(&["10.0.0.2", "10.0.0.1"]), None).unwrap(), one);
+        assert_eq!(one.story, ["installing ingress proxy rules for backends [10.0.0.1 10.0.0.2]"]);
+        assert_ne!(of(&plan, &["100.64.0.2"], Some(&["10.0.0.1", "10.0.0.2"]), None).unwrap().ruleset, one.ruleset);
+    }
+
+    #[test]
+    fn every_address_of_the_pod_is_led_to_its_counterpart() {
+        let via = ("EXPERIMENTAL_ALLOW_PROXYING_CLUSTER_TRAFFIC_VIA_INGRESS", "true");
+        let plan = plan(&[via, ("TS_SERVE_CONFIG", "/x"), ("POD_IP", "10.0.0.7"), ("POD_IPS", "10.0.0.7,fd00::7")]);
+        let both = of(&plan, &OWN, None, None).unwrap();
+        assert_eq!(
+            rules(&both),
+            [
+                "tp_pre ip daddr 10.0.0.7 dnat to 100.64.0.1 comment \"cluster-via-ingress\"",
+                "tp_pre ip6 daddr fd00::7 dnat to fd7a:115c:a1e0::1 comment \"cluster-via-ingress\"",
+            ]
+        );
+        assert_eq!(of(&plan, &OWN[..1], None, None).unwrap().story.len(), 1, "one family is better than none");
+    }
+
+    #[test]
+    fn our_own_ports_stay_ours() {
+        let vars = BTreeMap::from([
+            ("TS_USERSPACE", "false"),
+            ("TS_TAILNET_TARGET_IP", "100.64.0.9"),
+            ("TS_ENABLE_HEALTH_CHECK", "true"),
+            ("TS_DEBUG_ADDR_PORT", "127.0.0.1:9001"),
+            ("PORT", "41641"),
+        ]);
+        let plan = Plan::of(&settings::read(&vars, Persona::Tailpod).unwrap()).unwrap();
+        assert_eq!(
+            rules(&of(&plan, &OWN, None, None).unwrap())[..4],
+            [
+                "tp_pre iifname != \"tailscale0\" tcp dport 9001 accept comment \"exempt debug\"",
+                "tp_pre iifname != \"tailscale0\" tcp dport 9002 accept comment \"exempt local http\"",
+                "tp_pre iifname != \"tailscale0\" udp dport 41641 accept comment \"exempt wireguard\"",
+                "tp_pre iifname != \"tailscale0\" dnat to 100.64.0.9 comment \"egress\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_said_in_upstreams_words() {
+        let unable = |pairs: &[(&str, &str)], own: &[&str], target: Option<&[&str]>, ipv6| {
+            let target = target.map(|list| Ok(ips(list)));
+            desired(&plan(pairs), &Known { own: &ips(own), target, backends: None, ipv6 }).unwrap_err()
+        };
+        let none = "no tailscale IP matching family of fd00::5 found in [100.64.0.1/32]: the node has no IPv6 address";
+        let fqdn = ("TS_TAILNET_TARGET_FQDN", "a.ts.net");
+        for (pair, target, ipv6, expected) in [
+            (("TS_DEST_IP", "fd00::5"), None, true, format!("installing ingress proxy rules: {none}")),
+            (("TS_TAILNET_TARGET_IP", "fd00::5"), None, true, format!("installing egress proxy rules: {none}")),
+            (
+                ("TS_DEST_IP", "fd00::5"),
+                None,
+                false,
+                "installing ingress proxy rules: fd00::5 is an IPv6 address, and this host supports no IPv6 NAT"
+                    .to_owned(),
+            ),
+            (
+                fqdn,
+                Some(&["::1"][..]),
+                false,
+                "no forwarding rules for egress addresses [::1/128], host supports IPv6: false".to_owned(),
+            ),
+            (fqdn, Some(&["fd00::5"]), true, format!("installing egress proxy rules for destination fd00::5: {none}")),
+        ] {
+            assert_eq!(unable(&[pair], &OWN[..1], target, ipv6), Unable::Ever(expected), "{pair:?}");
+        }
+        let yet = unable(&[("TS_EXPERIMENTAL_DEST_DNS_NAME", "h")], &OWN, None, true);
+        assert_eq!(yet, Unable::Yet("no address is known yet for h".to_owned()));
+        assert!(matches!(unable(&[("TS_DEST_IP", "10.0.0.5")], &[], None, true), Unable::Yet(_)));
+    }
+
+    #[test]
+    fn a_target_with_a_family_that_the_node_lacks_uses_the_other() {
+        let plan = plan(&[("TS_TAILNET_TARGET_FQDN", "a.ts.net")]);
+        let desired = of(&plan, &OWN[..1], None, Some(&["100.64.0.9", "fd7a::9"])).unwrap();
+        assert_eq!(desired.story, ["Installing forwarding rules for destination 100.64.0.9"]);
+        assert!(!desired.ruleset.uses(Family::V6));
+    }
+}
