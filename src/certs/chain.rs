@@ -104,7 +104,9 @@ impl Certificate {
             let facts = x509::facts(der.as_ref()).ok_or(ChainError::Unreadable(at + 1))?;
             leaf.get_or_insert_with(|| (facts, crate::digest::sha256_hex(der.as_ref())));
         }
-        let (facts, fingerprint) = leaf.ok_or(ChainError::NoCertificate)?;
+        let (mut facts, fingerprint) = leaf.ok_or(ChainError::NoCertificate)?;
+        // It is kept for as long as it is valid.
+        facts.names.shrink_to_fit();
         let moment = |seconds| Timestamp::from_second(seconds).map_err(|_| ChainError::Unreadable(1));
         Ok(Self {
             period: Period {

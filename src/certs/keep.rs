@@ -106,9 +106,9 @@ impl<W: World> Keeper<W> {
         }
     }
 
-    /// Never ends.
-    pub(super) async fn keep_fresh(mut self) {
-        self.resume().await;
+    /// Never ends. What is rarely under way is boxed: a thousand loops that wait need not have room for it.
+    pub(super) async fn keep_fresh(&mut self) {
+        Box::pin(self.resume()).await;
         let mut role = self.shared.role.clone();
         loop {
             self.wait_for_role().await;
@@ -119,7 +119,7 @@ impl<W: World> Keeper<W> {
                 () = until_reader(&mut role) => {
                     if self.standing.borrow().phase == Phase::Asking {
                         // The order was aborted: whoever is responsible next need not wait until the claim ends.
-                        self.shared.world.give_up(&self.name).await;
+                        Box::pin(self.shared.world.give_up(&self.name)).await;
                     }
                 }
                 () = self.turn() => {}
@@ -130,9 +130,13 @@ impl<W: World> Keeper<W> {
     /// Waits until it is due and possible, and asks once.
     async fn turn(&mut self) {
         self.wait_for_name().await;
-        if !self.wait_until_due().await {
-            return;
+        if self.wait_until_due().await {
+            Box::pin(self.order()).await;
         }
+    }
+
+    /// Asks once it is possible.
+    async fn order(&mut self) {
         if self.check_storage {
             self.wait_for_storage().await;
         }
@@ -328,7 +332,7 @@ impl<W: World> Keeper<W> {
         };
         let result = if ordered { AttemptResult::OK } else { AttemptResult::UNCHANGED };
         self.standing.send_modify(|standing| {
-            *standing.results.entry(result).or_default() += 1;
+            standing.results.add(result);
             (standing.phase, standing.certificate, standing.record) = (phase, Some(certificate), record);
         });
     }
@@ -357,7 +361,7 @@ impl<W: World> Keeper<W> {
         shared.world.save(&self.name, &record).await;
         let phase = if next == Next::WaitForName { Phase::NotAllowed } else { Phase::Waiting(self.due) };
         self.standing.send_modify(|standing| {
-            *standing.results.entry(failure.class.into()).or_default() += 1;
+            standing.results.add(failure.class.into());
             (standing.phase, standing.record) = (phase, record);
         });
         self.tell_failure(failure, now).await;

@@ -54,15 +54,13 @@ impl Memory {
 
     /// Replaces the file as a whole; nobody else may read it.
     fn write(&self, file: &Path) -> io::Result<()> {
-        use std::io::Write as _;
         use std::os::unix::fs::OpenOptionsExt as _;
         let new = file.with_extension("json.new");
-        let text = serde_json::to_vec_pretty(self)?;
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        let mut opened = options.open(&new)?;
-        opened.write_all(&text)?;
-        opened.sync_all()?;
+        let mut writer = io::BufWriter::new(options.open(&new)?);
+        serde_json::to_writer_pretty(&mut writer, self)?;
+        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         std::fs::rename(&new, file)
     }
 }
@@ -78,11 +76,8 @@ impl LocalWorld {
     }
 
     fn change(&self, change: impl FnOnce(&mut Memory)) {
-        let memory = {
-            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            change(&mut memory);
-            memory.clone()
-        };
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut memory);
         let Some(file) = &self.file else { return };
         if let Err(error) = memory.write(file) {
             let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,8 +87,8 @@ impl LocalWorld {
         }
     }
 
-    fn memory(&self) -> Memory {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn remembered<T>(&self, look: impl FnOnce(&Memory) -> T) -> T {
+        look(&self.memory.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -116,7 +111,7 @@ impl World for LocalWorld {
     }
 
     async fn load(&self, name: &Name) -> Record {
-        self.memory().names.get(name.as_str()).cloned().unwrap_or_default()
+        self.remembered(|memory| memory.names.get(name.as_str()).cloned().unwrap_or_default())
     }
 
     async fn save(&self, name: &Name, record: &Record) {
@@ -126,7 +121,7 @@ impl World for LocalWorld {
     }
 
     async fn load_ledger(&self) -> Ledger {
-        self.memory().ledger
+        self.remembered(|memory| memory.ledger.clone())
     }
 
     async fn save_ledger(&self, _: &Name, ledger: &Ledger) {

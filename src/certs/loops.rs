@@ -4,18 +4,19 @@
 //! cancelled at once, with the request that it has open. Dropping the whole ends all of them. Follows upstream's
 //! `kube/certs/certs.go` (`CertManager`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 
 use serde_json::Value;
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Ledger;
 use super::keep::{Keeper, Shared, Start};
 use super::names::{self, Name, NoConfig, Node, TooMany, Warning};
 use super::schedule::Growth;
+use super::served::Served;
 use super::standing::{Phase, Standing};
 use super::world::{Allowed, Role, World};
 use crate::localapi::mask::Version;
@@ -65,13 +66,15 @@ pub struct Loops<W> {
 #[derive(Default)]
 struct Inner {
     live: BTreeMap<Name, Live>,
-    /// Held by a loop until it has ended, so that its successor begins after it.
+    /// Those of loops that are ending, so that their successors begin after them.
     gates: BTreeMap<Name, Weak<Mutex<()>>>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Option<()>>,
 }
 
 struct Live {
-    stop: CancellationToken,
+    task: AbortHandle,
+    /// Held by its loop until that has ended.
+    gate: Arc<Mutex<()>>,
     wake: Arc<Notify>,
     standing: watch::Receiver<Standing>,
 }
@@ -102,11 +105,24 @@ impl<W: World> Loops<W> {
         Ok(wanted.warnings)
     }
 
+    /// Makes the loops those of what is served, which goes first: the loops can use its room.
+    ///
+    /// # Errors
+    /// Nothing changes then.
+    pub async fn ensure_served(&self, served: Served) -> Result<Vec<Warning>, EnsureError> {
+        let wanted = names::wanted_of(&served, self.node).bounded()?;
+        drop(served);
+        self.keep(wanted.names.into_keys()).await;
+        Ok(wanted.warnings)
+    }
+
     /// Makes the loops those of `wanted`.
     pub async fn keep(&self, wanted: impl IntoIterator<Item = Name>) {
         let mut inner = self.inner.lock().await;
         while let Some(ended) = inner.tasks.try_join_next() {
-            if let Err(error) = ended {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
                 tracing::error!(%error, "the loop of a certificate ended");
             }
         }
@@ -119,27 +135,26 @@ impl<W: World> Loops<W> {
             };
             inner.live.insert(name, live);
         }
-        for gone in before.into_values() {
-            gone.stop.cancel();
+        for (name, gone) in before {
+            gone.task.abort();
+            inner.gates.insert(name, Arc::downgrade(&gone.gate));
         }
         inner.gates.retain(|_, gate| gate.strong_count() > 0);
     }
 
     fn start(&self, inner: &mut Inner, name: &Name) -> Live {
         let gate = inner.gates.get(name).and_then(Weak::upgrade).unwrap_or_default();
-        inner.gates.insert(name.clone(), Arc::downgrade(&gate));
-        let (stop, wake) = (self.stop.child_token(), Arc::new(Notify::new()));
+        let entered = Arc::clone(&gate);
+        let wake = Arc::new(Notify::new());
         let (sender, standing) = watch::channel(Standing::default());
-        let keeper = Keeper::new(name.clone(), Arc::clone(&self.shared), Arc::clone(&wake), sender);
-        let stopped = stop.clone();
-        inner.tasks.spawn(async move {
-            let work = async {
-                let _alone = gate.lock().await;
-                keeper.keep_fresh().await;
-            };
-            stopped.run_until_cancelled(work).await;
+        let mut keeper = Keeper::new(name.clone(), Arc::clone(&self.shared), Arc::clone(&wake), sender);
+        let work = Box::pin(async move {
+            let _alone = entered.lock().await;
+            keeper.keep_fresh().await;
         });
-        Live { stop, wake, standing }
+        // Boxed: what it is wrapped in has room for it three times.
+        let task = inner.tasks.spawn(self.stop.clone().run_until_cancelled_owned(work));
+        Live { task, gate, wake, standing }
     }
 
     /// Ends all loops, and gives up what they had claimed.
@@ -165,7 +180,13 @@ impl<W: World> Loops<W> {
         inner.live.iter().map(|(name, live)| (name.clone(), live.standing.borrow().clone())).collect()
     }
 
-    /// The same for whoever cannot wait; nothing while they are being changed.
+    /// The names that stand so.
+    pub async fn which(&self, so: impl Fn(&Standing) -> bool) -> BTreeSet<Name> {
+        let inner = self.inner.lock().await;
+        inner.live.iter().filter(|(_, live)| so(&live.standing.borrow())).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How each name stands, for whoever cannot wait; nothing while they are being changed.
     pub fn glance(&self) -> Option<Vec<(Name, Standing)>> {
         let inner = self.inner.try_lock().ok()?;
         Some(inner.live.iter().map(|(name, live)| (name.clone(), live.standing.borrow().clone())).collect())

@@ -6,12 +6,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::loops::Loops;
+use super::loops::{EnsureError, Loops};
 use super::names::{Name, Warning};
 use super::standing::{Phase, Standing};
 use super::world::World;
@@ -51,17 +50,22 @@ async fn follow<W: World>(loops: &Loops<W>, api: &LocalApi, names: Names) {
         Names::Followed(mut standing) => loop {
             let good = standing.borrow_and_update().good.clone();
             if let Some(good) = good {
-                ensure(loops, &good.config, &mut warned).await;
+                say(loops.ensure(&good.config).await, &mut warned);
             }
             if standing.changed().await.is_err() {
                 return std::future::pending().await;
             }
         },
     };
+    let mut etag = None;
     loop {
         changes.mark_unchanged();
-        match api.serve_config().await {
-            Ok(config) => ensure(loops, &config.document, &mut warned).await,
+        match api.serve_config_unlike(etag.as_deref()).await {
+            Ok(Some(config)) => {
+                etag = config.etag;
+                say(loops.ensure_served(config.document).await, &mut warned);
+            }
+            Ok(None) => {}
             // The loops of before go on: a daemon that restarts serves the same afterwards.
             Err(error) => tracing::debug!(error = chain(&error), "the serve config is not known"),
         }
@@ -74,8 +78,8 @@ async fn follow<W: World>(loops: &Loops<W>, api: &LocalApi, names: Names) {
 }
 
 /// Warnings are said once.
-async fn ensure<W: World>(loops: &Loops<W>, config: &Value, warned: &mut Vec<Warning>) {
-    match loops.ensure(config).await {
+fn say(ensured: Result<Vec<Warning>, EnsureError>, warned: &mut Vec<Warning>) {
+    match ensured {
         Ok(warnings) if warnings == *warned => {}
         Ok(warnings) => {
             for warning in &warnings {
@@ -91,9 +95,8 @@ async fn ensure<W: World>(loops: &Loops<W>, config: &Value, warned: &mut Vec<War
 async fn watch_storage<W: World>(loops: &Loops<W>) {
     loop {
         sleep(LOOK).await;
-        let standings = loops.standings().await;
         let has = |standing: &Standing| standing.certificate.is_some() && standing.record.failures == 0;
-        let stored: BTreeSet<_> = standings.into_iter().filter(|(_, s)| has(s)).map(|(name, _)| name).collect();
+        let stored: BTreeSet<Name> = loops.which(has).await;
         if stored.is_empty() {
             continue;
         }

@@ -1,6 +1,5 @@
 //! The loops in numbers, in Prometheus' text format. Pure.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::names::Name;
@@ -36,11 +35,8 @@ pub fn text(standings: &[(Name, Standing)], is_writer: bool) -> String {
     });
     family(&mut text, "tailpod_cert_attempts_total", "counter", "Attempts by how they ended.", |add| {
         for (name, standing) in standings {
-            // Kept in order, so that two scrapes can be compared as texts.
-            let results: BTreeMap<_, _> =
-                standing.results.iter().map(|(result, count)| (result.as_str(), count)).collect();
-            for (result, count) in results {
-                add(&format!("{{domain=\"{name}\",result=\"{result}\"}}"), &count.to_string());
+            for (result, count) in standing.results.iter() {
+                add(&format!("{{domain=\"{name}\",result=\"{}\"}}", result.as_str()), &count.to_string());
             }
         }
     });
@@ -65,11 +61,13 @@ mod tests {
     #[test]
     fn every_name_has_its_numbers() {
         let at = "2026-01-01T00:00:00Z".parse().unwrap();
-        let standing = Standing {
-            record: Record::failed(3, at, Class::RateLimited, "slow down"),
-            results: [(AttemptResult::OK, 1), (Class::RateLimited.into(), 3)].into(),
-            ..Standing::default()
-        };
+        let record = Record::failed(3, at, Class::RateLimited, "slow down");
+        let mut standing = Standing { record, ..Standing::default() };
+        for result in
+            [Class::RateLimited.into(), AttemptResult::OK, Class::RateLimited.into(), Class::RateLimited.into()]
+        {
+            standing.results.add(result);
+        }
         let text = text(&[(Name::parse("a.b").unwrap(), standing)], true);
         for line in [
             "tailpod_cert_loops 1",

@@ -24,6 +24,7 @@ pub mod promotion;
 pub mod record;
 pub mod replicas;
 pub mod schedule;
+pub mod served;
 pub mod standing;
 pub mod status;
 pub mod storage;

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
+use super::served::{Entry, Served};
 use crate::serve::document::split_host_port;
-use crate::serve::go::{member, object};
 use crate::spelling::distance;
 
 /// Most names that one config may have.
@@ -170,14 +171,20 @@ pub fn wanted(config: &Value, node: Node) -> Result<Wanted, NoConfig> {
     if !config.is_object() {
         return Err(NoConfig);
     }
+    // Reading leniently never fails.
+    Ok(wanted_of(&Served::deserialize(config).unwrap_or_default(), node))
+}
+
+/// The names that what is served needs.
+pub fn wanted_of(served: &Served, node: Node) -> Wanted {
     let mut wanted = Wanted::default();
-    for (service, entry) in object(member(config, "Services")) {
+    for (service, entry) in &served.services {
         wanted.take(Some(service), entry);
     }
     if node == Node::Include {
-        wanted.take(None, config);
+        wanted.take(None, &served.own);
     }
-    Ok(wanted)
+    wanted
 }
 
 impl Wanted {
@@ -186,25 +193,20 @@ impl Wanted {
         if self.names.len() > MOST { Err(TooMany(self.names.len())) } else { Ok(self) }
     }
 
-    fn take(&mut self, service: Option<&str>, entry: &Value) {
-        for (key, _) in object(member(entry, "Web")) {
+    fn take(&mut self, service: Option<&str>, entry: &Entry) {
+        for key in &entry.web {
             match split_host_port(key) {
                 Ok((host, "443")) => self.add(service, host, &format!("Web key `{key}`")),
                 Ok(_) => {}
                 Err(reason) => self.warn(service, format!("Web key `{key}`: {reason}"), true),
             }
         }
-        for (port, handler) in object(member(entry, "TCP")) {
-            let text = |name| member(handler, name).and_then(Value::as_str).unwrap_or_default();
-            let name = text("TerminateTLS");
-            if name.is_empty() {
-                continue;
-            }
-            if text("TCPForward").is_empty() {
+        for (port, handler) in &entry.terminates {
+            if !handler.forwards {
                 let reason = "TerminateTLS without TCPForward has no effect";
                 self.warn(service, format!("TCP port {port}: {reason}"), false);
             }
-            self.add(service, name, &format!("TerminateTLS of TCP port {port}"));
+            self.add(service, &handler.name, &format!("TerminateTLS of TCP port {port}"));
         }
     }
 

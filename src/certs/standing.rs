@@ -1,7 +1,5 @@
 //! How the loop of one name stands, for whoever shows or counts it. Pure.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 
 use super::chain::Certificate;
@@ -48,8 +46,12 @@ pub struct Standing {
     /// Attempts so far.
     pub attempts: u64,
     /// How they ended.
-    pub results: BTreeMap<AttemptResult, u64>,
+    pub results: Results,
 }
+
+/// Attempts by how they ended. Few names have more than one way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Results(Vec<(AttemptResult, u32)>);
 
 impl AttemptResult {
     /// There is a new certificate.
@@ -60,6 +62,29 @@ impl AttemptResult {
     /// As metrics spell it.
     pub fn as_str(self) -> &'static str {
         self.0
+    }
+}
+
+impl Results {
+    /// Counts one.
+    pub fn add(&mut self, result: AttemptResult) {
+        match self.0.binary_search_by_key(&result, |(known, _)| *known) {
+            Ok(at) => self.0[at].1 += 1,
+            Err(at) => {
+                self.0.reserve_exact(1);
+                self.0.insert(at, (result, 1));
+            }
+        }
+    }
+
+    /// How many there were of one.
+    pub fn of(&self, result: AttemptResult) -> u32 {
+        self.0.iter().find(|(known, _)| *known == result).map_or(0, |(_, count)| *count)
+    }
+
+    /// How many there were of each, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (AttemptResult, u32)> {
+        self.0.iter().copied()
     }
 }
 

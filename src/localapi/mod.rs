@@ -88,10 +88,10 @@ pub enum Support {
 }
 
 /// The serve config as the daemon has it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServeConfig {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServeConfig<T = Value> {
     /// The document; `null` reads as an empty object.
-    pub document: Value,
+    pub document: T,
     /// What a conditional change must name.
     pub etag: Option<String>,
 }
@@ -255,9 +255,21 @@ impl LocalApi {
 
     /// `GET serve-config`
     pub async fn serve_config(&self) -> Result<ServeConfig, Error> {
+        let config = self.serve_config_unlike::<serde_json::Map<String, Value>>(None).await?.unwrap_or_default();
+        Ok(ServeConfig { document: Value::Object(config.document), etag: config.etag })
+    }
+
+    /// As much of it as `T` wants to know, unless it is still the one with this `etag`; `null` is the default.
+    pub async fn serve_config_unlike<T>(&self, etag: Option<&str>) -> Result<Option<ServeConfig<T>>, Error>
+    where
+        T: DeserializeOwned + Default,
+    {
         let answer = self.transport.call(Call::get("serve-config"), SMALL).await?;
-        let document: Option<serde_json::Map<String, Value>> = self.decode("serve-config", &answer.body)?;
-        Ok(ServeConfig { document: Value::Object(document.unwrap_or_default()), etag: answer.etag })
+        if etag.is_some() && answer.etag.as_deref() == etag {
+            return Ok(None);
+        }
+        let document: Option<T> = self.decode("serve-config", &answer.body)?;
+        Ok(Some(ServeConfig { document: document.unwrap_or_default(), etag: answer.etag }))
     }
 
     /// `POST serve-config`: replaces it as a whole; with an `etag` only if nobody changed it since.

@@ -133,6 +133,7 @@ const PURE: &[&str] = &[
     "short.rs",
     "certs/replicas.rs",
     "certs/schedule.rs",
+    "certs/served.rs",
     "certs/standing.rs",
     "certs/status.rs",
     "certs/writer.rs",

@@ -64,7 +64,7 @@ async fn people_are_told_of_certificates_and_once_an_hour_of_failures() {
     sleep(3 * DAY).await;
     assert_eq!(reasons(), ["CertFailed", "CertFailed", "CertIssued"]);
     let standing = scene.standing(A).await;
-    let count = |result| standing.results.get(&result).copied().unwrap_or_default();
+    let count = |result| standing.results.of(result);
     assert_eq!((count(Class::Transient.into()), count(Class::Authority.into())), (1, 4));
     assert_eq!((count(AttemptResult::OK), count(AttemptResult::UNCHANGED) > 0), (1, true));
 }
