@@ -336,6 +336,7 @@ Register-ArgumentCompleter -Native -CommandName 'tailpod' -ScriptBlock {
             [CompletionResult]::new('--wait-allowed', '--wait-allowed', [CompletionResultType]::ParameterName, 'How long --once waits for a name that the tailnet does not allow, as a Go duration [default: 2m]')
             [CompletionResult]::new('--backoff', '--backoff', [CompletionResultType]::ParameterName, 'How delays grow with failures')
             [CompletionResult]::new('--lease-duration', '--lease-duration', [CompletionResultType]::ParameterName, 'How long a replica that died is respected as the writer, where TAILPOD_CERT_WRITER is `lease`; a Go duration')
+            [CompletionResult]::new('--metrics-addr', '--metrics-addr', [CompletionResultType]::ParameterName, 'Serve metrics there, as `/metrics`, with --forever')
             [CompletionResult]::new('--crit-days', '--crit-days', [CompletionResultType]::ParameterName, 'Days before the end from which on a certificate is critical')
             [CompletionResult]::new('--socket', '--socket', [CompletionResultType]::ParameterName, 'tailscaled''s socket, if not the one that TS_SOCKET names')
             [CompletionResult]::new('--proxy-group', '--proxy-group', [CompletionResultType]::ParameterName, 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME')

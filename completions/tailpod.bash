@@ -1085,7 +1085,7 @@ _tailpod() {
             return 0
             ;;
         tailpod__subcmd__certs__subcmd__run)
-            opts="-o -n -q -v -h --once --forever --domain --wait-allowed --backoff --include-node --lease-duration --no-lease --crit-days --socket --proxy-group --cert-dir --serve-config --output --timeout --kubeconfig --context --namespace --secret --json --quiet --verbose --color --log-format --help"
+            opts="-o -n -q -v -h --once --forever --domain --wait-allowed --backoff --include-node --lease-duration --no-lease --metrics-addr --crit-days --socket --proxy-group --cert-dir --serve-config --output --timeout --kubeconfig --context --namespace --secret --json --quiet --verbose --color --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1104,6 +1104,10 @@ _tailpod() {
                     return 0
                     ;;
                 --lease-duration)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-addr)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -319,6 +319,7 @@ set edit:completion:arg-completer[tailpod] = {|@words|
             cand --wait-allowed 'How long --once waits for a name that the tailnet does not allow, as a Go duration [default: 2m]'
             cand --backoff 'How delays grow with failures'
             cand --lease-duration 'How long a replica that died is respected as the writer, where TAILPOD_CERT_WRITER is `lease`; a Go duration'
+            cand --metrics-addr 'Serve metrics there, as `/metrics`, with --forever'
             cand --crit-days 'Days before the end from which on a certificate is critical'
             cand --socket 'tailscaled''s socket, if not the one that TS_SOCKET names'
             cand --proxy-group 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME'

@@ -300,6 +300,7 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_s
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l backoff -d 'How delays grow with failures' -r -f -a "steps\t'1 minute, 10, 100, then daily'
 exponential\t'1 minute, doubling up to a day'"
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l lease-duration -d 'How long a replica that died is respected as the writer, where TAILPOD_CERT_WRITER is `lease`; a Go duration' -r
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l metrics-addr -d 'Serve metrics there, as `/metrics`, with --forever' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l crit-days -d 'Days before the end from which on a certificate is critical' -r
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l socket -d 'tailscaled\'s socket, if not the one that TS_SOCKET names' -r -F
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l proxy-group -d 'Only TLS Secrets of this proxy group; where certificates are shared, that of POD_NAME' -r

@@ -5,11 +5,11 @@
 //! the name has been saved after each attempt.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::budget::{Entry, Kind, Ledger};
@@ -17,6 +17,7 @@ use super::chain::{Certificate, Period};
 use super::failure::{Class, Failure};
 use super::names::Name;
 use super::record::Record;
+use super::renewed::Ordered;
 use super::schedule::{Freshness, Growth, Next, Schedule, later, start_delay};
 use super::standing::{AttemptResult, Phase, Standing};
 use super::world::{Allowed, News, Role, World};
@@ -48,6 +49,8 @@ pub(super) struct Shared<W> {
     /// Calls at the same time.
     pub(super) calls: Semaphore,
     pub(super) ledger: Mutex<Ledger>,
+    /// Who wants to hear of what was ordered.
+    pub(super) orders: OnceLock<mpsc::UnboundedSender<Ordered>>,
 }
 
 /// One name's part in it.
@@ -319,6 +322,10 @@ impl<W: World> Keeper<W> {
                 certificate.serial, certificate.issuer, certificate.period.not_after
             );
             shared.world.tell(&self.name, News { is_bad: false, reason, message }).await;
+            if let Some(orders) = shared.orders.get() {
+                // Who does not listen any more does not want to know.
+                let _ = orders.send((self.name.clone(), certificate.clone()));
+            }
         }
         self.had_one = true;
         let (freshness, next) = self.schedule.succeeded(certificate.period, now, shared.world.chance());

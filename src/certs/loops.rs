@@ -5,16 +5,17 @@
 //! `kube/certs/certs.go` (`CertManager`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex as StdMutex, OnceLock, PoisonError, Weak};
 
 use serde_json::Value;
-use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Ledger;
 use super::keep::{Keeper, Shared, Start};
 use super::names::{self, Name, NoConfig, Node, TooMany, Warning};
+use super::renewed::Ordered;
 use super::schedule::Growth;
 use super::served::Served;
 use super::standing::{Phase, Standing};
@@ -91,7 +92,8 @@ impl<W: World> Loops<W> {
         let ledger = world.load_ledger().await;
         let calls = Semaphore::new(options.concurrent.max(1));
         let Options { growth, start, .. } = options;
-        let shared = Shared { world, growth, start, allowed, role, calls, ledger: StdMutex::new(ledger) };
+        let ledger = StdMutex::new(ledger);
+        let shared = Shared { world, growth, start, allowed, role, calls, ledger, orders: OnceLock::new() };
         Self { shared: Arc::new(shared), node: options.node, stop, inner: Mutex::default() }
     }
 
@@ -209,6 +211,14 @@ impl<W: World> Loops<W> {
         if let Some(live) = self.inner.lock().await.live.get(name) {
             live.wake.notify_one();
         }
+    }
+
+    /// What is ordered from now on, for one who asks first.
+    pub fn orders(&self) -> mpsc::UnboundedReceiver<Ordered> {
+        let (sender, orders) = mpsc::unbounded_channel();
+        // The second who asks hears of nothing.
+        let _ = self.shared.orders.set(sender);
+        orders
     }
 
     /// What they work in.

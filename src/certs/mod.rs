@@ -22,6 +22,7 @@ pub mod office;
 pub mod places;
 pub mod promotion;
 pub mod record;
+pub mod renewed;
 pub mod replicas;
 pub mod schedule;
 pub mod served;

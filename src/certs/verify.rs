@@ -9,16 +9,18 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::chain::Certificate;
 use super::handshake;
 use super::names::Name;
-use super::replicas::{Replica, is_tailnet};
+use super::replicas::{self, Replica, is_tailnet};
 use crate::causes::chain;
 use crate::goduration;
-use crate::localapi::LocalApi;
+use crate::localapi::types::{DnsRecord, Status};
+use crate::localapi::{LocalApi, Peers};
 
 /// Handshakes at the same time.
 const CONCURRENT: usize = 16;
@@ -30,6 +32,13 @@ pub enum Way {
     Kernel,
     /// tailscaled connects, because it has no interface of its own.
     Daemon(LocalApi),
+}
+
+/// What a tailscaled knows of nodes and names.
+#[derive(Clone, Debug)]
+pub struct Tailnet {
+    status: Status,
+    records: Vec<DnsRecord>,
 }
 
 /// What one replica serves, or why that is not known.
@@ -85,6 +94,30 @@ pub struct Verdict {
     pub is_known: bool,
     /// By address.
     pub replicas: Vec<Compared>,
+}
+
+impl Tailnet {
+    /// Asks; nothing when there is no answer within `limit`.
+    pub async fn ask(api: &LocalApi, limit: Duration) -> Option<Self> {
+        let status = timeout(limit, api.status(Peers::Include)).await.ok()?.ok()?;
+        let mut records = status.extra_records.clone();
+        if records.is_empty()
+            && let Ok(Ok(Some(dns))) = timeout(limit, api.dns_config()).await
+        {
+            records = dns.extra_records;
+        }
+        Some(Self { status, records })
+    }
+
+    /// Where `name` is served, by what `config` says of ports.
+    pub fn replicas(&self, name: &Name, config: Option<&Value>) -> Vec<Replica> {
+        replicas::on_tailnet(name, &replicas::ports(config, name), &self.status, &self.records)
+    }
+
+    /// The way there.
+    pub fn way(&self, api: &LocalApi) -> Way {
+        if self.status.tun { Way::Kernel } else { Way::Daemon(api.clone()) }
+    }
 }
 
 /// Shakes hands with every replica as `name`; none takes longer than `limit`.

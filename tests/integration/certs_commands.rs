@@ -3,6 +3,7 @@
 //! Scenarios are those of certs.md 13 (`c…`), under their own numbers.
 
 mod check;
+mod renewed;
 mod verify;
 
 use std::path::Path;

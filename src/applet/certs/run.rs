@@ -1,6 +1,7 @@
 //! `tailpod certs run`: the manager, for a node that something else brought up.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,10 @@ use crate::certs::allowed::{Told, keep_told};
 use crate::certs::keep::Start;
 use crate::certs::loops::{Loops, Options, concurrency};
 use crate::certs::manager::{self, Names};
+use crate::certs::metrics;
 use crate::certs::names::{Name, Node};
 use crate::certs::office::Office;
+use crate::certs::renewed::Renewed;
 use crate::certs::schedule::Growth;
 use crate::certs::standing::Standing;
 use crate::certs::status::{Known, Status};
@@ -32,7 +35,9 @@ use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
 use crate::cli::report::Advise;
 use crate::cli::table::{Column, Table};
+use crate::health::{MetricsRoutes, MetricsSource, Routes, Server};
 use crate::localapi::LocalApi;
+use crate::node::metrics::of_daemon_and;
 use crate::serve::document::NodeFacts;
 use crate::serve::follow::{Delivery, Follower, Leftovers, Source, Standing as Served};
 use crate::settings::Vars;
@@ -54,7 +59,10 @@ const GRACE: Duration = Duration::from_secs(5);
         respected, and what has to be known after a restart is kept in annotations of the TLS Secrets, or in \
         `tailpod-certs.json` in TS_STATE_DIR. SIGHUP looks at all names at once.\n\n\
         Where TAILPOD_CERT_WRITER is `lease`, one replica of the group asks at a time: whoever holds the Lease \
-        `tailpod-certs-<group>`. It needs get, create and update on Leases; without them ordinal 0 asks.",
+        `tailpod-certs-<group>`. It needs get, create and update on Leases; without them ordinal 0 asks.\n\n\
+        After a renewal it shakes hands with every replica that tailscaled knows, as `certs verify` does. One that serves \
+        another certificate is reported: in the log, as an Event on the TLS Secret, in the metrics, and with --once as \
+        exit code 3 where every certificate is valid.",
     after_long_help = "\
 Examples:
   tailpod certs run                                   Each name that tailscaled serves, once
@@ -95,6 +103,10 @@ pub(super) struct Args {
     #[arg(long)]
     no_lease: bool,
 
+    /// Serve metrics there, as `/metrics`, with --forever
+    #[arg(long, value_name = "IP:PORT", requires = "forever")]
+    metrics_addr: Option<SocketAddr>,
+
     #[command(flatten)]
     judging: Judging,
 }
@@ -120,6 +132,9 @@ struct Row {
     failures: u32,
     last_error: Option<String>,
     state: String,
+    /// Whether no replica serves another certificate; only of what was ordered just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_served: Option<bool>,
 }
 
 /// A Lease counts in whole seconds, and less than three leave no time to renew it.
@@ -204,7 +219,22 @@ async fn with<W: World>(
     let loops = Arc::new(Loops::new(world, options, allowed, office.role(), stop.child_token()).await);
     let mut tasks = JoinSet::new();
     tasks.spawn(keep_told(api.clone(), told, stop.clone()));
+    let renewed = Arc::new(Renewed::new(api.clone()));
     let status = if args.forever {
+        if let Some(addr) = args.metrics_addr {
+            let source = metrics(api.clone(), Arc::clone(&loops), office.clone(), Arc::clone(&renewed));
+            let routes = Routes::new(None, Some(MetricsRoutes { source, debug: None }));
+            let server = Server::bind(&addr.to_string(), addr, routes)?;
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                let Ok(()) = server.serve(stop).await;
+            });
+        }
+        let (watched, stopped) = (Arc::clone(&loops), stop.clone());
+        tasks.spawn(async move {
+            let orders = watched.orders();
+            stopped.run_until_cancelled(renewed.watch(watched.world(), orders)).await;
+        });
         let names = names(args, common, &api, facts, &mut tasks, &stop);
         forever(&loops, &api, names, &stop, signals, hangup).await;
         Ok(ExitStatus::Done)
@@ -213,7 +243,7 @@ async fn with<W: World>(
         tokio::select! {
             biased;
             stopped = signal => stopped,
-            status = once(args, common, &loops, &api, out) => status,
+            status = once(args, common, &loops, &api, &renewed, out) => status,
         }
     };
     stop.cancel();
@@ -264,6 +294,15 @@ fn names(
     Names::Served(changes)
 }
 
+/// Ours after those of tailscaled.
+fn metrics<W: World>(api: LocalApi, loops: Arc<Loops<W>>, office: Office, renewed: Arc<Renewed>) -> MetricsSource {
+    let own = move || {
+        let standings = loops.glance().unwrap_or_default();
+        format!("{}{}{}", metrics::text(&standings, office.is_writer()), office.metrics(), renewed.metrics())
+    };
+    of_daemon_and(api, Arc::new(own))
+}
+
 async fn forever<W: World>(
     loops: &Arc<Loops<W>>,
     api: &LocalApi,
@@ -296,8 +335,10 @@ async fn once<W: World>(
     common: &Common,
     loops: &Loops<W>,
     api: &LocalApi,
+    renewed: &Renewed,
     out: &Output,
 ) -> anyhow::Result<ExitStatus> {
+    let mut orders = loops.orders();
     if args.domains.is_empty() {
         let config = match &common.serve_config {
             Some(file) => super::around::config_of(file, api, common).await?,
@@ -311,8 +352,16 @@ async fn once<W: World>(
     }
     let settled = manager::settled(loops, args.wait_allowed.unwrap_or(WAIT_ALLOWED)).await;
     let now = Timestamp::now();
-    let rows: Vec<_> = settled.into_iter().map(|(name, standing)| row(name, standing, args, now)).collect();
-    let are_valid = rows.iter().all(|row| row.status.is_valid());
+    let mut rows: Vec<_> = settled.into_iter().map(|(name, standing)| row(name, standing, args, now)).collect();
+    while let Ok((name, certificate)) = orders.try_recv() {
+        let is_served = renewed.check(loops.world(), &name, &certificate).await;
+        rows.iter_mut().filter(|row| row.domain == name).for_each(|row| row.is_served = Some(is_served));
+    }
+    let status = match () {
+        () if !rows.iter().all(|row| row.status.is_valid()) => ExitStatus::Failed,
+        () if rows.iter().any(|row| row.is_served == Some(false)) => ExitStatus::No,
+        () => ExitStatus::Done,
+    };
     if !Format::of(common, out)?.write(&rows, out)? {
         let mut table = Table::new(&[
             Column::Text("domain"),
@@ -332,7 +381,7 @@ async fn once<W: World>(
             out.data(table.render())?;
         }
     }
-    Ok(if are_valid { ExitStatus::Done } else { ExitStatus::Failed })
+    Ok(status)
 }
 
 fn row(name: Name, standing: Standing, args: &Args, now: Timestamp) -> Row {
@@ -347,6 +396,7 @@ fn row(name: Name, standing: Standing, args: &Args, now: Timestamp) -> Row {
         failures: standing.record.failures,
         last_error: standing.record.last_error,
         state: standing.phase.shown(),
+        is_served: None,
         domain: name,
     }
 }

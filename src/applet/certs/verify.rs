@@ -1,26 +1,22 @@
 //! `tailpod certs verify`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::time::timeout;
 
 use super::around::Around;
 use super::document::Format;
 use super::{Common, name};
 use crate::certs::names::Name;
 use crate::certs::replicas::{self, HTTPS, Replica};
-use crate::certs::verify::{Outcome, Verdict, Way, compare, look};
+use crate::certs::verify::{Outcome, Tailnet, Verdict, Way, compare, look};
 use crate::cli::cluster::{ClusterArgs, SecretRef, advised};
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
 use crate::cli::report::Advise;
 use crate::cli::table::{Column, Table};
-use crate::localapi::types::{DnsRecord, Status};
-use crate::localapi::{LocalApi, Peers};
 use crate::settings::Vars;
 
 /// Which names, and where.
@@ -84,22 +80,18 @@ pub(super) async fn run(
         out.note("nothing that is served needs a certificate");
     }
     let tailnet = match &around.places.api {
-        Some(api) => ask(api, common.limit()).await,
+        Some(api) => Tailnet::ask(api, common.limit()).await,
         None => None,
     };
     let way = match (&around.places.api, &tailnet) {
-        (Some(api), Some((status, _))) if !status.tun => Way::Daemon(api.clone()),
+        (Some(api), Some(tailnet)) => tailnet.way(api),
         _ => Way::Kernel,
     };
     let given = given(args, &around).await?;
     let (mut verdicts, mut unknown) = (Vec::new(), Vec::new());
     for name in names {
         let replicas = given.clone().unwrap_or_else(|| {
-            let ports = replicas::ports(around.seen.config.as_ref(), &name);
-            tailnet
-                .as_ref()
-                .map(|(status, records)| replicas::on_tailnet(&name, &ports, status, records))
-                .unwrap_or_default()
+            tailnet.as_ref().map(|known| known.replicas(&name, around.seen.config.as_ref())).unwrap_or_default()
         });
         if replicas.is_empty() {
             unknown.push(name);
@@ -158,18 +150,6 @@ async fn given(args: &Args, around: &Around) -> anyhow::Result<Option<Vec<Replic
     let endpoints = cluster.endpoints(&service.name).await.map_err(advised);
     let endpoints = endpoints.with_context(|| format!("cannot find the endpoints of Service `{}`", service.name))?;
     Ok(Some(replicas::in_cluster(endpoints)))
-}
-
-/// What tailscaled knows of nodes and names; nothing when it does not answer.
-async fn ask(api: &LocalApi, limit: Duration) -> Option<(Status, Vec<DnsRecord>)> {
-    let status = timeout(limit, api.status(Peers::Include)).await.ok()?.ok()?;
-    let mut records = status.extra_records.clone();
-    if records.is_empty()
-        && let Ok(Ok(Some(dns))) = timeout(limit, api.dns_config()).await
-    {
-        records = dns.extra_records;
-    }
-    Some((status, records))
 }
 
 fn table(verdicts: &[Verdict]) -> Table {

@@ -16,15 +16,15 @@ use tokio_rustls::TlsAcceptor;
 use super::{DAY, certs, fresh, grant, made, node, serve, services};
 use crate::support::{NAMESPACE, Scene};
 
-const NAME: &str = "shop.t.ts.net";
+pub(super) const NAME: &str = "shop.t.ts.net";
 
 /// Replicas; dropping it ends them.
 #[derive(Default)]
-struct Replicas(JoinSet<()>);
+pub(super) struct Replicas(JoinSet<()>);
 
 impl Replicas {
     /// One that serves `pair` at an address.
-    async fn serve(&mut self, at: SocketAddr, pair: &Pair) -> SocketAddr {
+    pub(super) async fn serve(&mut self, at: SocketAddr, pair: &Pair) -> SocketAddr {
         let chain = CertificateDer::pem_slice_iter(pair.chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -43,7 +43,7 @@ impl Replicas {
     }
 }
 
-fn local(last: u8, port: u16) -> SocketAddr {
+pub(super) fn local(last: u8, port: u16) -> SocketAddr {
     (Ipv4Addr::new(127, 0, 0, last), port).into()
 }
 
