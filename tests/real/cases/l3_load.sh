@@ -15,11 +15,11 @@ services() {
 }
 # unharmed CHANGES: what the load has come to.
 unharmed() {
-  kill -TERM "${pid[load]}"
-  wait "${pid[load]}" || true
-  echo "$backend: $1 changes: $(tail -n 1 "$CASE/load.out")" >&2
-  is "what was lost" "$(tail -n 1 "$CASE/load.out" | jq -c '[.Lost, .Broken, .Refused]')" "[0,0,0]"
-  [ "$(tail -n 1 "$CASE/load.out" | jq .Rate)" -ge 9000 ] || fail "not as many packets as there should be"
+  kill -TERM "${pid[load-all]}"
+  wait "${pid[load-all]}" || true
+  echo "$backend: $1 changes: $(tail -n 1 "$CASE/load-all.out")" >&2
+  is "what was lost" "$(tail -n 1 "$CASE/load-all.out" | jq -c '[.Lost, .Broken, .Refused]')" "[0,0,0]"
+  [ "$(tail -n 1 "$CASE/load-all.out" | jq .Rate)" -ge 9000 ] || fail "not as many packets as there should be"
 }
 for backend in $backends; do
   netns_start
@@ -31,27 +31,30 @@ for backend in $backends; do
   services 20 0
   pod_start "${kube_env[@]}" TS_EGRESS_PROXIES_CONFIG_PATH="$CASE/proxies"
   await 10 "the service" is_answered client tcp $pod4 10000 "peer $own4"
-  at_start client load load $pod4:10000
+  at_start client load-all load $pod4:10000
   for ((change = 1; change <= 30; change++)); do
     services $((20 + change % 4)) "$change"
     sleep 0.4
   done
   unharmed "$change"
   # The rules did change.
-  await 5 "the last change" is_answered client tcp $pod4 $((10001 + 30 % 5)) ""
+  await 5 "the last change" is_answered client tcp $pod4 10001 "peer $own4"
   [ "$(ours | grep -c .)" -gt 5 ] || fail "no rules"
   stop pod
 
-  # The other way: the node's second address comes and goes, and the rules with it.
-  pod_start TS_DEST_IP="${backend4}1"
-  await 10 "the backend" is_answered peer tcp $own4 80 "b1 $pod4"
-  at_start peer load load $own4:80
-  for ((change = 1; change <= 30; change++)); do
-    case $((change % 2)) in
-    0) believes ;;
-    1) believes 'self: {ips: ["'$own4'", "'$own6'", "100.64.0.3"]}' ;;
+  # The other way: backends come and go behind a name, and none of those that are talked to is talked to differently.
+  named_app 1 2 3
+  pod_start TS_EXPERIMENTAL_DEST_DNS_NAME=app.test
+  await 10 "the backends" eval '[ -n "$(asks peer tcp $own4 80)" ]'
+  at_start peer load-all load -tcp 1000 -udp 0 $own4:80
+  for ((change = 1; change <= 8; change++)); do
+    case $((change % 4)) in
+    0) named_app 1 2 3 ;;
+    1) named_app 1 2 ;;
+    2) named_app 2 ;;
+    3) named_app 3 1 ;;
     esac
-    sleep 0.3
+    sleep 1.6
   done
   unharmed "$change"
   stop pod

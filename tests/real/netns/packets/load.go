@@ -36,9 +36,15 @@ func load(args []string) {
 	tcp := flags.Int("tcp", 500, "TCP streams")
 	udp := flags.Int("udp", 500, "UDP flows")
 	rate := flags.Int("rate", 10000, "packets per second, there and back")
-	fresh := flags.Int("new", 200, "new connections per second, TCP and UDP by turns")
+	fresh := flags.Int("new", 200, "new connections per second, TCP and UDP by turns, as far as there are any of them")
 	must(flags.Parse(args))
-	l := &loader{addrs: flags.Args(), end: make(chan struct{})}
+	l := &loader{addrs: flags.Args(), end: make(chan struct{}), networks: []string{"tcp", "udp"}}
+	switch {
+	case *udp == 0:
+		l.networks = []string{"tcp"}
+	case *tcp == 0:
+		l.networks = []string{"udp"}
+	}
 	all := *tcp + *udp
 	// Each packet there is one back.
 	pause := time.Duration(all) * time.Second * 2 / time.Duration(*rate)
@@ -71,10 +77,11 @@ func load(args []string) {
 
 type loader struct {
 	outcome
-	addrs   []string
-	end     chan struct{}
-	running sync.WaitGroup
-	mu      sync.Mutex
+	addrs    []string
+	networks []string
+	end      chan struct{}
+	running  sync.WaitGroup
+	mu       sync.Mutex
 }
 
 func (l *loader) failed(counter *int64, err error) {
@@ -183,9 +190,9 @@ func (l *loader) open(rate int) {
 	due := l.due(time.Second / time.Duration(rate))
 	for i := 0; due(); i++ {
 		l.running.Go(func() {
-			network := []string{"tcp", "udp"}[i%2]
+			network := l.networks[i%len(l.networks)]
 			atomic.AddInt64(&l.Opened, 1)
-			if _, err := once(network, l.addrs[i/2%len(l.addrs)], "new"); err != nil {
+			if _, err := once(network, l.addrs[i/len(l.networks)%len(l.addrs)], "new"); err != nil {
 				l.failed(&l.Refused, err)
 			}
 		})
