@@ -3,7 +3,7 @@
 # process that knows nothing else. SEED says which sequences.
 # personas: containerboot boot
 # original: no, it ends when an own address has no family of the target, and keeps what was (netfilter.md N2, ha-services.md H2)
-# limit: 580
+# limit: 900
 . "$HERE/netns.sh"
 seed=${SEED:-$RANDOM}
 echo "seed $seed" >&2

@@ -23,7 +23,7 @@ for backend in $backends; do
   await 10 "the ingress Service" is_answered peer tcp 100.100.1.1 80 "b1 $pod4"
   await 10 "the status with an empty address" eval '[ "$(secret pod ingress-config.json | jq -c ".configs[\"svc:web\"].IPv6Mapping.TailscaleServiceIP")" = "\"\"" ]'
   before=$(ours)
-  for text in '{' '[]' '{"web": 5}' $'\x00\x01'; do
+  for text in '{' '[]' '"web"' nonsense; do
     printf %s "$text" | mounted egress-services
     sleep 0.7
     running pod || fail "it ends with $text"

@@ -239,7 +239,7 @@ backend() {
     done
   done
 }
-backends="nftables iptables-legacy iptables-nft"
+backends=${L3_BACKENDS:-nftables iptables-legacy iptables-nft}
 
 # in_kubernetes: the Pod has a Secret, and its API server on a loopback of its own.
 in_kubernetes() {
@@ -363,4 +363,13 @@ clear_rules() {
     at pod "$program" -t nat -F
     at pod "$program" -t mangle -F
   done
+}
+
+# unharmed CHANGES: what the load of `load-all` has come to.
+unharmed() {
+  kill -TERM "${pid[load-all]}"
+  wait "${pid[load-all]}" || true
+  echo "$backend: $1 changes: $(tail -n 1 "$CASE/load-all.out")" >&2
+  is "what was lost" "$(tail -n 1 "$CASE/load-all.out" | jq -c '[.Lost, .Broken, .Refused]')" "[0,0,0]"
+  [ "$(tail -n 1 "$CASE/load-all.out" | jq .Rate)" -ge 9000 ] || fail "not as many packets as there should be"
 }
