@@ -105,6 +105,7 @@ It knows:
   revoke KEY, expire-key KEY
   devices, peer NAME, expire DEVICE, delete DEVICE, approve DEVICE
   approval on|off
+  service LABEL…, certificate DAYS NAME…
   visit URL";
 
 #[derive(Debug, clap::Args)]

@@ -74,6 +74,7 @@ impl Certificates {
         Ok(kept)
     }
 
+    /// Issues one that begins at `now`.
     fn issue(&mut self, name: &str, now: i64) -> Result<Kept, String> {
         let lifetime = i64::try_from(self.lifetime.unwrap_or(LIFETIME).as_secs()).map_err(|error| error.to_string())?;
         self.put(name, now, now + lifetime)
@@ -111,6 +112,11 @@ impl Daemon {
     pub fn set_certificate_period(&self, name: &str, not_before: Timestamp, not_after: Timestamp) {
         let put = self.change(|inner| inner.certificates.put(name, not_before.as_second(), not_after.as_second()));
         put.expect("a name that fits into a certificate");
+    }
+
+    /// Makes the daemon have a certificate for `name` that was issued then.
+    pub(crate) fn put_certificate(&self, name: &str, issued: Timestamp) -> Result<(), String> {
+        self.change(|inner| inner.certificates.issue(name, issued.as_second())).map(drop)
     }
 
     /// How long certificates live that are issued from now on.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::daemon::{CliScript, Daemon};
 use super::tailnet::{KeyOptions, Tailnet};
@@ -20,6 +20,8 @@ const USAGE: &str = "  key [reusable] [expired] [tag:NAME…]   make an auth key
   approve DEVICE                         let a waiting device in
   approval on|off                        whether new devices wait for approval
   peer NAME                              add a peer
+  service LABEL…                         approve Services, with their certificates
+  certificate DAYS NAME…                 let tailscaled have certificates of that age
   visit URL                              log a node in at its login URL
 ";
 
@@ -41,6 +43,10 @@ pub(crate) fn fulfil(daemon: &Daemon, words: &[String]) -> CliScript {
             Ok(String::new())
         }
         ["peer", name] => Ok(daemon.tailnet(|tailnet| tailnet.add_peer(name)).name + "\n"),
+        ["service", labels @ ..] if !labels.is_empty() => {
+            Ok(daemon.tailnet(|tailnet| labels.iter().map(|label| tailnet.approve_service(label) + "\n").collect()))
+        }
+        ["certificate", days, names @ ..] if !names.is_empty() => certificates(daemon, days, names),
         ["visit", url] => found(daemon.tailnet(|tailnet| tailnet.visit(url)), "login URL", "visited"),
         _ => {
             let stderr = format!("error: not something the pretend control server does; it knows\n{USAGE}");
@@ -60,6 +66,16 @@ fn key(tailnet: &mut Tailnet, options: &[&str]) -> String {
         tags: options.iter().filter(|option| option.starts_with("tag:")).map(|&tag| tag.to_owned()).collect(),
     });
     format!("{}\n", key.expose())
+}
+
+/// As if tailscaled had got them by itself, that long ago.
+fn certificates(daemon: &Daemon, days: &str, names: &[&str]) -> Result<String, String> {
+    let age = days.parse::<u16>().map_err(|error| format!("`{days}` is no number of days: {error}"))?;
+    let begin = Timestamp::now() - SignedDuration::from_hours(24 * i64::from(age));
+    for name in names {
+        daemon.put_certificate(name, begin)?;
+    }
+    Ok(String::new())
 }
 
 fn devices(daemon: &Daemon) -> String {
@@ -94,6 +110,9 @@ mod tests {
         assert_eq!(wish(&daemon, &format!("revoke {}", key.trim())).stdout, "revoked\n");
         assert_eq!(wish(&daemon, "peer db").stdout, "db.sandbox.ts.net.\n");
         assert!(wish(&daemon, "devices").stdout.ends_with("  db.sandbox.ts.net.\n"));
+        assert_eq!(wish(&daemon, "service web shop").stdout, "web.sandbox.ts.net\nshop.sandbox.ts.net\n");
+        assert_eq!(wish(&daemon, "certificate 70 web.sandbox.ts.net").exit, 0);
+        assert_eq!(wish(&daemon, "certificate old web.sandbox.ts.net").exit, 1);
         assert_eq!(wish(&daemon, "delete db").exit, 0);
         let again = wish(&daemon, "delete db");
         assert_eq!((again.exit, again.stderr.as_str()), (1, "error: there is no such device\n"));

@@ -269,7 +269,7 @@ impl Node {
         match device {
             Some(device) => {
                 let node = device.node(world.now);
-                world.view.set_dns(json!([device.cert_domain()]), Value::Null);
+                world.view.set_dns(json!(world.tailnet.cert_domains(&device)), Value::Null);
                 let peers = self.peer_changes(world);
                 if world.view.self_node.as_ref() != Some(&node) {
                     messages.push(json!({"SelfChange": node}));

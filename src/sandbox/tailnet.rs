@@ -106,6 +106,8 @@ pub struct Tailnet {
     visits: Vec<(String, bool)>,
     approval: bool,
     permitted_tags: Option<Vec<String>>,
+    /// Services that nodes may host, by their label.
+    services: Vec<String>,
     serial: u64,
 }
 
@@ -117,6 +119,20 @@ impl Tailnet {
     }
 
     // === What an administrator does ===
+
+    /// Lets nodes host the Service of this label, and have its certificate; yields its name.
+    pub fn approve_service(&mut self, label: &str) -> String {
+        if !self.services.iter().any(|known| known == label) {
+            self.services.push(label.to_owned());
+        }
+        format!("{label}.{DOMAIN}")
+    }
+
+    /// The names certificates can be had for on `device`.
+    pub(crate) fn cert_domains(&self, device: &Device) -> Vec<String> {
+        let own = device.name.trim_end_matches('.').to_owned();
+        std::iter::once(own).chain(self.services.iter().map(|label| format!("{label}.{DOMAIN}"))).collect()
+    }
 
     /// Makes an auth key.
     pub fn issue(&mut self, options: KeyOptions) -> Secret<String> {
@@ -325,11 +341,6 @@ impl Device {
             node["Tags"] = json!(self.tags);
         }
         node
-    }
-
-    /// The name certificates can be had for.
-    pub(crate) fn cert_domain(&self) -> &str {
-        self.name.trim_end_matches('.')
     }
 }
 

@@ -1,5 +1,4 @@
-//! The most names that one serve config can have. The bar is for optimised code:
-//! `TAILPOD_BENCH=1 cargo test --config 'profile.test.package.tailpod.opt-level=3' --lib thousand`.
+//! The most names that one serve config can have. The bar is for optimised code: `tests/bench/run certs`.
 
 use super::*;
 
@@ -21,6 +20,10 @@ async fn a_change_of_a_thousand_names_is_done_in_under_20_ms() {
     let best = rounds.iter().min().copied().unwrap_or_default();
     let bar = if option_env!("TAILPOD_BENCH").is_some() { Duration::from_millis(20) } else { Duration::from_secs(1) };
     assert!(best < bar, "{best:?}, of {rounds:?}");
+    // Not only that it is good, but how good.
+    if let Some(file) = option_env!("TAILPOD_BENCH") {
+        std::fs::write(file, (best.as_secs_f64() * 1000.0).to_string()).unwrap();
+    }
     // The same again changes nothing.
     let begun = std::time::Instant::now();
     scene.loops.ensure(&configs[1]).await.unwrap();
