@@ -126,6 +126,19 @@ impl Firewall {
         }
     }
 
+    /// What a table holds, in a few words; `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// It could not be read.
+    pub async fn glance(&self, table: Table) -> Result<Option<String>, ApplyError> {
+        match &self.backend {
+            Backend::Fake(_) => Ok(None),
+            Backend::Nft(nft) => nft.glance(table).await,
+            Backend::Iptables(iptables) => iptables.glance(table).await,
+        }
+    }
+
     /// Removes a table; one that is not there is fine.
     ///
     /// # Errors

@@ -180,6 +180,7 @@ const PURE: &[&str] = &[
     "netfilter/nft/diff.rs",
     "netfilter/nft/expr.rs",
     "netfilter/nft/message.rs",
+    "netfilter/nft/reading.rs",
     "netfilter/ruleset.rs",
     "netfilter/script.rs",
     "node/reissue.rs",

@@ -114,6 +114,22 @@ impl Iptables {
         result
     }
 
+    /// What our chains hold, in a few words for each family; `None` when they are not there.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be listed.
+    pub async fn glance(&self, table: Table) -> Result<Option<String>, ApplyError> {
+        let mut words = Vec::new();
+        for family in self.families {
+            let rules = self.list(*family).await?.ours(table.short()).count();
+            if rules > 0 {
+                words.push(format!("{family}: {rules} rules"));
+            }
+        }
+        Ok((!words.is_empty()).then(|| words.join(", ")))
+    }
+
     /// Has the programs judge what makes our chains hold this, and not do it; then whether the kernel answers at all,
     /// since a judgement of the legacy flavour asks it little.
     pub(super) async fn dry_run(&self, specimen: &Ruleset) -> Result<(), ApplyError> {

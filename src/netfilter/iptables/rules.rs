@@ -77,6 +77,11 @@ impl Chains {
         Self([clamp, pre, rules.postrouting.iter().map(|rule| postrouting(rule, tun)).collect()])
     }
 
+    /// How many rules they hold.
+    pub fn count(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
     fn at(&self, hook: Hook) -> &[String] {
         &self.0[hook as usize]
     }

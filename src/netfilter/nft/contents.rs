@@ -225,6 +225,22 @@ impl<'r, A: Address> Contents<'r, A> {
     }
 }
 
+impl<A: Address> Installed<'_, A> {
+    /// What is there, in a few words; `None` when nothing is.
+    pub fn glance(&self) -> Option<String> {
+        let family = A::FAMILY;
+        match self {
+            Self::Missing => None,
+            Self::Foreign => Some(format!("{family}: not as boot makes it")),
+            Self::Ours(contents) => {
+                let rules: usize = contents.rules.iter().map(Vec::len).sum();
+                let (ports, services) = (contents.ports.len(), contents.services.len());
+                Some(format!("{family}: {rules} rules, {ports} ports, {services} Services"))
+            }
+        }
+    }
+}
+
 struct Writer<'a> {
     tun: &'a Interface,
 }

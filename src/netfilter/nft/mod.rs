@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use self::contents::{Contents, Installed};
 use self::diff::{Step, diff};
-use self::message::{Question, Reading};
+use self::reading::{Question, Reading};
 use super::firewall::{ApplyError, blocking};
 use super::netlink::wire::Request;
 use super::netlink::{Commit, NetlinkError, Socket};
@@ -24,6 +24,7 @@ pub mod contents;
 pub mod diff;
 pub mod expr;
 pub mod message;
+pub mod reading;
 
 /// What the table of a dry run is called.
 const PROBE: &str = "tailpod_probe";
@@ -114,6 +115,18 @@ impl Nft {
         let steps = [Step::AddTable, Step::DeleteTable];
         let families = Family::ALL.into_iter().filter(|family| self.families.contains(*family));
         commit(families.flat_map(|family| message::write(table.name(), family, &steps)).collect()).await
+    }
+
+    /// What a table holds, in a few words for each family; `None` when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub async fn glance(&self, table: Table) -> Result<Option<String>, ApplyError> {
+        let families = self.families;
+        let found = blocking(move || Found::read(families, table)).await?;
+        let words: Vec<_> = [found.v4.glance(), found.v6.glance()].into_iter().flatten().collect();
+        Ok((!words.is_empty()).then(|| words.join(", ")))
     }
 
     /// Has the kernel judge what makes a table hold this, under a name of nobody's, and not do it.
