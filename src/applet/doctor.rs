@@ -135,6 +135,7 @@ pub(super) fn subject(cluster: &ClusterArgs, vars: &dyn Vars) -> Subject {
                 sysctls: forwarding.sysctls(&settings.root),
                 firewall: value(vars::TS_DEBUG_FIREWALL_MODE),
                 search_path: search_path.clone(),
+                root: settings.root.clone(),
             }
         }),
         control: settings_ref.and_then(|settings| login_server(&settings.node.extra_args)),

@@ -1,14 +1,23 @@
 //! The kernel around us: TUN device, forwarding, capabilities, firewall backend.
 //!
-//! Looks and changes nothing. Only the kernel's network stack needs any of it; with userspace networking every check
-//! says so and nothing else.
+//! Looks and changes nothing: the firewall is tried as boot would, by a dry run. Only the kernel's network stack needs
+//! any of it; with userspace networking every check says so and nothing else.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::finding::{Finding, HOST_CAPABILITIES, HOST_FIREWALL, HOST_FORWARDING, HOST_TUN};
 use crate::manifests::yaml::{Yaml, document, map};
 use crate::manifests::{security_context, sysctl_container, tun_volume};
+use crate::netfilter::firewall::Firewall;
+use crate::netfilter::probe::{self, Mode, OpenError};
+use crate::netfilter::ruleset::Table;
+
+/// For trying the firewall: a few milliseconds, unless somebody holds the lock of iptables.
+const FIREWALL_LIMIT: Duration = Duration::from_secs(12);
 
 /// Bits of `CapEff`, from the kernel's list of capabilities.
 const NET_ADMIN: u32 = 12;
@@ -25,6 +34,8 @@ pub struct Wanted {
     pub firewall: Option<String>,
     /// `PATH`
     pub search_path: Option<String>,
+    /// `TS_TEST_ONLY_ROOT`
+    pub root: PathBuf,
 }
 
 /// How a forwarding switch stands.
@@ -48,7 +59,7 @@ pub struct Firewalls {
 }
 
 /// Looks at all of it.
-pub fn check(wanted: Option<&Wanted>) -> Vec<Finding> {
+pub async fn check(wanted: Option<&Wanted>) -> Vec<Finding> {
     let Some(wanted) = wanted else {
         let why = "userspace networking needs none of it";
         return [HOST_TUN, HOST_FORWARDING, HOST_FIREWALL, HOST_CAPABILITIES].map(|code| code.skipped(why)).into();
@@ -59,9 +70,35 @@ pub fn check(wanted: Option<&Wanted>) -> Vec<Finding> {
     vec![
         judge_tun(&wanted.tun, tun.as_ref().err()),
         judge_forwarding(&switches),
-        judge_firewall(wanted.firewall.as_deref(), firewalls(wanted.search_path.as_deref())),
+        firewall(wanted).await,
         judge_capabilities(&status),
     ]
+}
+
+/// Tries what boot would do, and goes by what can be seen where this process may not.
+async fn firewall(wanted: &Wanted) -> Finding {
+    let asked = wanted.firewall.as_deref();
+    let mode = asked.and_then(Mode::parse).unwrap_or(Mode::Auto);
+    match timeout(FIREWALL_LIMIT, tried(mode, &wanted.root)).await {
+        Ok(Ok(sentence)) => HOST_FIREWALL.ok(sentence),
+        Ok(Err(error)) if !error.denied => HOST_FIREWALL
+            .failure(error.to_string(), "on the node: modprobe -a nf_tables nft_chain_nat nft_ct nft_numgen"),
+        Ok(Err(_)) | Err(_) => judge_firewall(asked, firewalls(wanted.search_path.as_deref())),
+    }
+}
+
+async fn tried(mode: Mode, root: &Path) -> Result<String, OpenError> {
+    let found = probe::choose(mode, root).await?;
+    let mut parts = vec![found.to_string()];
+    let firewall = Firewall::found(found);
+    for table in Table::ALL {
+        match firewall.glance(table).await {
+            Ok(None) => {}
+            Ok(Some(words)) => parts.push(format!("{table} ({words})")),
+            Err(error) => parts.push(format!("{table}: {error}")),
+        }
+    }
+    Ok(parts.join("; "))
 }
 
 fn switch(path: &Path) -> Switch {

@@ -114,12 +114,14 @@ pub async fn examine(subject: &Subject, only: &[Only], certs: impl Future<Output
     let daemon = async { timeout(LIMIT, daemon).await.unwrap_or_default() };
     let certs =
         async { if any(&[Group::Certs]) { timeout(LIMIT, certs).await.unwrap_or_default() } else { Vec::new() } };
-    let (cluster, daemon, certs) = tokio::join!(cluster, daemon, certs);
+    let host =
+        async { if any(&[Group::Host]) { Box::pin(host::check(subject.host.as_ref())).await } else { Vec::new() } };
+    let (cluster, daemon, certs, host) = tokio::join!(cluster, daemon, certs, host);
     let mut found = environment::judge(subject.settings.as_ref(), &subject.files);
     found.extend(cluster);
     found.extend(daemon);
     found.extend(certs);
-    found.extend(host::check(subject.host.as_ref()));
+    found.extend(host);
     found.extend(memory::check());
     complete(&found, &finding::all(), &skipped(subject))
         .into_iter()
