@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, WeakShared, join_all};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 pub use self::ask::{Endpoint, Heard, Look, ask};
@@ -35,6 +35,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
 /// Rounds in a row without anybody to answer, until that is believed.
 const SILENT_ROUNDS: u32 = 3;
+/// Health checks of all Services at the same time: each may hold a thread that waits for DNS.
+const AT_ONCE: usize = 64;
 /// Health checks in a round when nobody ever said how many: three for each of two replicas, the operator's default.
 const PINGS: u64 = 6;
 
@@ -63,6 +65,7 @@ pub struct Hook<A = Cluster> {
     dir: PathBuf,
     pod: PodIps,
     asking: A,
+    at_once: Semaphore,
     started: AtomicBool,
     /// The last number of health checks that was one.
     pings: AtomicU64,
@@ -85,6 +88,7 @@ impl<A: Ask> Hook<A> {
             dir,
             pod,
             asking,
+            at_once: Semaphore::new(AT_ONCE),
             started: AtomicBool::new(false),
             pings: AtomicU64::new(0),
             draining: watch::Sender::new(false),
@@ -195,7 +199,10 @@ impl<A: Ask> Hook<A> {
     async fn round(&self, endpoint: &Endpoint, look: Look, pings: u64) -> Heard {
         let mut heard = Heard::Other;
         for _ in 0..pings {
-            match self.asking.ask(endpoint, look).await {
+            let turn = self.at_once.acquire().await;
+            let answer = self.asking.ask(endpoint, look).await;
+            drop(turn);
+            match answer {
                 Heard::Other => {}
                 Heard::Nobody => heard = Heard::Nobody,
                 decided => return decided,

@@ -218,3 +218,31 @@ async fn the_number_of_health_checks_is_remembered() {
     std::fs::remove_file(group.dir.path().join("hep-pings")).unwrap();
     assert_eq!(count(&group).await, 4);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_services_do_not_ask_all_at_once() {
+    /// Takes a while, and knows how many do.
+    #[derive(Clone, Default)]
+    struct Slow {
+        now: Arc<AtomicU64>,
+        most: Arc<AtomicU64>,
+    }
+
+    impl Ask for Slow {
+        async fn ask(&self, _: &Endpoint, _: Look) -> Heard {
+            self.most.fetch_max(self.now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            sleep(Duration::from_millis(10)).await;
+            self.now.fetch_sub(1, Ordering::Relaxed);
+            OTHER
+        }
+    }
+
+    let group = Group::new(pod(true, false), &[URL; 1000], Some("3"), Scripted::default()).await;
+    let slow = Slow::default();
+    let hook = Hook::asking(group.dir.path().to_owned(), pod(true, false), slow.clone());
+    hook.start().await;
+    let start = Instant::now();
+    assert_eq!(hook.answer().await, Ok(""));
+    assert_eq!(slow.most.load(Ordering::Relaxed), AT_ONCE as u64);
+    assert!(start.elapsed() < SETTLE + Duration::from_secs(1), "{:?}", start.elapsed());
+}
