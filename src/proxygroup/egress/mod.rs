@@ -76,22 +76,18 @@ impl Egress {
                 }
             },
         };
-        let own = |v4: bool| view.own.iter().any(|own| own.is_ipv4() == v4);
-        let mut chosen = Chosen::default();
         // Sorted, so that the order in which a netmap names them changes nothing.
-        match addresses.iter().filter_map(v4).min() {
-            Some(_) if !own(true) => problem(format!("its target has IPv4, and this node only {:?}", view.own)),
-            found => chosen.v4 = found,
-        }
-        match addresses.iter().filter_map(v6).min() {
-            // Nothing to tell where the other family does.
-            Some(_) if !view.ipv6 && chosen.v4.is_some() => {}
-            Some(ip) if !view.ipv6 => problem(format!("{ip} is IPv6, which this host cannot translate")),
-            Some(_) if !own(false) && chosen.v4.is_none() => {
-                problem(format!("its target has IPv6, and this node only {:?}", view.own));
+        let (v4, v6) = (addresses.iter().filter_map(v4).min(), addresses.iter().filter_map(v6).min());
+        let own = |v4: bool| view.own.iter().any(|own| own.is_ipv4() == v4);
+        let chosen = Chosen { v4: v4.filter(|_| own(true)), v6: v6.filter(|_| view.ipv6 && own(false)) };
+        match (chosen, v6) {
+            (Chosen { v4: None, v6: None }, Some(ip)) if !view.ipv6 && v4.is_none() => {
+                problem(format!("{ip} is IPv6, which this host cannot translate"));
             }
-            Some(_) if !own(false) => {}
-            found => chosen.v6 = found,
+            (Chosen { v4: None, v6: None }, _) => {
+                problem(format!("it leads to {addresses:?}, and this node has only {:?}", view.own));
+            }
+            _ => {}
         }
         chosen
     }

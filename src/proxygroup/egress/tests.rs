@@ -148,10 +148,17 @@ fn ipv6_needs_a_host_that_can_translate_it_and_an_address_of_ones_own() {
     assert_eq!(without.problems, [r#"egress service "six": fd7a::9 is IPv6, which this host cannot translate"#]);
     let no_own = world("100.64.0.1", &names).desired(&mut group);
     assert_eq!(rules(&no_own), rules(&without));
-    assert_eq!(no_own.problems, [r#"egress service "six": its target has IPv6, and this node only [100.64.0.1]"#]);
+    assert_eq!(
+        no_own.problems,
+        [r#"egress service "six": it leads to [fd7a::9], and this node has only [100.64.0.1]"#]
+    );
     let only_six = world("fd7a::1", &names).desired(&mut group);
     assert_eq!(rules(&only_six), ["tcp 10001 -> [fd7a::9]:1", "tcp 10002 -> [fd7a::2]:2"]);
     assert_eq!(only_six.unresolved, 1);
+    assert_eq!(
+        only_six.problems,
+        [r#"egress service "four": it leads to [100.64.0.9], and this node has only [fd7a::1]"#]
+    );
 }
 
 #[test]
