@@ -68,6 +68,11 @@ impl Groups {
     /// Starts what is asked for.
     pub(super) fn start(&self, tasks: &mut Tasks, world: &World) {
         let settings = &world.context.settings;
+        if world.publisher.is_none() {
+            tracing::warn!(
+                "the state Secret may not be patched: the operator will not see what this Pod serves, and lead nobody here"
+            );
+        }
         if let Some((dir, hook)) = &self.egress {
             tracing::info!("configuring egress proxy using configuration file at {}", dir.display());
             let plan = Egress::new(world.tun.clone(), pod_ips(settings));

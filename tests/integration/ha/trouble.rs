@@ -135,15 +135,15 @@ async fn refused_rules_are_tried_again_and_reported_when_they_are_in_force() {
 
 #[tokio::test]
 async fn rules_that_are_refused_from_the_beginning_end_the_boot() {
-    for (group, kind) in
-        [(Replica::egress(&config(10001)).await, "egress"), (Replica::ingress(&json!({})).await, "ingress")]
-    {
+    let ends = async |group: Replica, kind: &str| {
         group.refuse("Operation not permitted");
         let group = group.with("TS_BOOT_TIMEOUT", "4s");
         let ended = group.up(own()).await.ends(1).await;
         let wanted = format!("{kind} proxy failed: the kernel refused the rules: Operation not permitted");
         assert_eq!(ended.last(), wanted, "{}", ended.text());
-    }
+    };
+    let (egress, ingress) = (Replica::egress(&config(10001)).await, Replica::ingress(&json!({})).await);
+    tokio::join!(ends(egress, "egress"), ends(ingress, "ingress"));
 }
 
 #[tokio::test]
@@ -169,5 +169,15 @@ async fn metrics_tell_how_a_group_stands() {
     // As containerboot, tailscaled's own and nothing else.
     let boot = group.up(own()).await;
     assert!(!get(group.port, "/metrics").await.body.contains("tailpod_group"));
+    boot.stops().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_may_not_be_written_is_told_and_the_rest_goes_on() {
+    let group = Replica::egress(&config(10001)).await.with("TS_AUTHKEY", "k");
+    group.scene.deny(&["patch"]);
+    let boot = group.up(own()).await;
+    boot.mentioned("the operator will not see what this Pod serves").await;
+    assert_eq!(elements(&group.applied(1).await), ["tcp . 10001 : 100.64.0.9 . 1"]);
     boot.stops().await;
 }
