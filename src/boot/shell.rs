@@ -6,8 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::certs::Certs;
 use super::context::Context;
-use super::forward::{self, Forwarder, Means};
+use super::forward::Packets;
 use super::groups::{Groups, World};
 use super::machine::{Action, Announcement, Boot, Death, Event, Level, LoginError, LoginSource, Outcome};
 use super::serving::Serving;
@@ -29,8 +28,6 @@ use crate::daemon::socket;
 use crate::daemon::tailscaled::Tailscaled;
 use crate::health::{HealthHandle, Weight};
 use crate::k8s::publisher::{self, Publisher, SecretTarget};
-use crate::netfilter::firewall::Firewall;
-use crate::netfilter::ruleset::{Interface, Table};
 use crate::node;
 use crate::node::bus::Newest;
 use crate::node::metrics::OwnMetrics;
@@ -82,9 +79,7 @@ pub(super) struct Shell {
     pub(super) serving: Serving,
     certs: Certs,
     groups: Groups,
-    /// Set once it is known how packets can be filtered.
-    pub(super) firewall: Arc<OnceLock<Firewall>>,
-    forwarder: Arc<OnceLock<Forwarder>>,
+    pub(super) packets: Packets,
 }
 
 impl Shell {
@@ -117,8 +112,7 @@ impl Shell {
             serving: Serving::new(),
             certs: Certs::default(),
             groups,
-            firewall: Arc::default(),
-            forwarder: Arc::default(),
+            packets: Packets::default(),
         }
     }
 
@@ -234,21 +228,16 @@ impl Shell {
             Action::DeleteAuthKey => {
                 self.task(async move { Event::AuthKeyDeleted(publish::delete_auth_key(&context).await) });
             }
-            Action::OpenFirewall => {
-                let opened = Arc::clone(&self.firewall);
-                self.task(async move {
-                    let open = forward::firewall::open(&context.settings);
-                    let found = timeout(OPERATION_LIMIT, open).await;
-                    let found = found.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()));
-                    Event::FirewallOpened(found.map(|firewall| drop(opened.set(firewall))))
-                });
-            }
+            Action::OpenFirewall => self.task(self.packets.clone().open(context)),
             Action::PublishId(id) => {
                 if let Some(publisher) = self.publisher() {
                     publisher.device_id(&id);
                 }
             }
-            Action::Forward(own) => self.forward(own),
+            Action::Forward(own) => {
+                let newest = self.newest.subscribe();
+                self.packets.forward(own, newest, &context, &self.events, &mut self.tasks);
+            }
             Action::Publish(device) => self.publish(&device),
             Action::WatchConfig => {
                 self.tasks.spawn("config watch", |stop| async move {
@@ -365,23 +354,16 @@ impl Shell {
         }
         let serving = settings.serve_config.is_some().then(|| self.serving.metrics());
         let certs = (settings.cert_share == Some(CertShare::Writes)).then(|| self.certs.metrics());
-        let rules = settings.forward.has_own_rules().then(|| {
-            let forwarder = Arc::clone(&self.forwarder);
-            let standing = move || forwarder.get().map(|forwarder| forwarder.rules().standing().borrow().clone());
-            let text = move || forward::metrics::text(&[(Table::L3, standing().unwrap_or_default())]);
-            Arc::new(text) as OwnMetrics
-        });
+        let rules = settings.forward.has_own_rules().then(|| self.packets.metrics());
         let parts: Vec<_> = serving.into_iter().chain(certs).chain(rules).chain(self.groups.metrics()).collect();
         (!parts.is_empty()).then(|| -> OwnMetrics { Arc::new(move || parts.iter().map(|part| part()).collect()) })
     }
 
     fn serve_group(&mut self) {
-        let forward = &self.context.settings.forward;
-        // Found before the steady state, or the boot ended there.
-        let Some(firewall) = self.firewall.get().cloned() else { return };
+        let Some(firewall) = self.packets.firewall().cloned() else { return };
         let world = World {
             firewall,
-            tun: forward.tun.as_deref().and_then(Interface::new).unwrap_or_default(),
+            tun: self.context.plan.tun.clone(),
             context: Arc::clone(&self.context),
             node: self.newest.subscribe(),
             publisher: self.publisher(),
@@ -403,23 +385,6 @@ impl Shell {
                 self.task(async move { Event::SideFailed(text) });
             }
         }
-    }
-
-    fn forward(&mut self, own: Vec<IpAddr>) {
-        if let Some(forwarder) = self.forwarder.get() {
-            return forwarder.own(own);
-        }
-        // Nothing is forwarded before a firewall was found: that is what the step before the steady state is for.
-        let Some(firewall) = self.firewall.get().cloned() else { return };
-        let means = Means {
-            plan: self.context.plan.clone(),
-            firewall,
-            root: self.context.settings.root.clone(),
-            in_kubernetes: self.context.settings.kube.in_kubernetes,
-            newest: self.newest.subscribe(),
-            events: self.events.clone(),
-        };
-        let _first = self.forwarder.set(Forwarder::start(means, own, &mut self.tasks));
     }
 
     fn publish(&mut self, device: &super::machine::Device) {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::forward::firewall;
 use super::prepare::StateSecret;
 use super::shell::Shell;
 use crate::backoff;
@@ -62,8 +61,8 @@ pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals, requested
         }
         stop_daemon(&mut shell, signals, started, impatient).await;
     }
-    if let Some(filter) = shell.firewall.get().filter(|_| requested) {
-        firewall::remove(filter, &firewall::tables(&shell.context.settings)).await;
+    if requested {
+        shell.packets.remove(&shell.context.settings).await;
     }
     let announced = async { while shell.announcements.join_next().await.is_some() {} };
     if tokio::time::timeout(ANNOUNCE_GRACE, announced).await.is_err() {

@@ -15,18 +15,17 @@ const REMOVAL_LIMIT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// They cannot, and why not.
-#[expect(clippy::unused_async, reason = "a kernel is waited for, memory is not")]
-pub(in super::super) async fn open(settings: &Settings) -> Result<Firewall, String> {
+pub(super) async fn open(settings: &Settings) -> Result<Firewall, String> {
     match settings.forward.firewall {
         FirewallMode::Fake { ipv6 } => Ok(Firewall::fake(&settings.root, ipv6)),
-        FirewallMode::Auto | FirewallMode::Nftables | FirewallMode::Iptables => {
-            Err("not supported by this build of tailpod".to_owned())
+        mode @ (FirewallMode::Auto | FirewallMode::Nftables | FirewallMode::Iptables) => {
+            Firewall::open(mode.as_str(), &settings.root).await.map_err(|error| error.to_string())
         }
     }
 }
 
 /// The tables that these settings make ours.
-pub fn tables(settings: &Settings) -> Vec<Table> {
+pub(super) fn tables(settings: &Settings) -> Vec<Table> {
     let forward = &settings.forward;
     [
         (forward.has_own_rules(), Table::L3),
@@ -40,7 +39,7 @@ pub fn tables(settings: &Settings) -> Vec<Table> {
 
 /// Removes them, as far as that can be done in a moment (netfilter.md 8, rule 10). Where the network namespace is
 /// somebody else's, what stayed would go on catching its connections.
-pub(in super::super) async fn remove(firewall: &Firewall, tables: &[Table]) {
+pub(super) async fn remove(firewall: &Firewall, tables: &[Table]) {
     let removal = async {
         for table in tables {
             if let Err(error) = firewall.remove(*table).await {

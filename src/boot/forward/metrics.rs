@@ -8,7 +8,7 @@ use crate::netfilter::ruleset::Table;
 type Count = fn(&Standing) -> u64;
 
 /// The counters of these tables.
-pub fn text(tables: &[(Table, Standing)]) -> String {
+pub(super) fn text(tables: &[(Table, Standing)]) -> String {
     let mut text = String::new();
     let counters: [(&str, &str, Count); 3] = [
         ("applications", "Transactions that brought a table to what it shall hold.", |now| now.applications),

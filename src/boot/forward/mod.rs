@@ -5,15 +5,15 @@
 //! desired table is made anew by [`wanted`] (pure), the [keeper](crate::netfilter::keeper) brings the kernel to it, and
 //! the state machine hears how that stands. What was in force stays while something is missing.
 
-pub mod firewall;
+mod firewall;
 mod lookup;
-pub mod metrics;
+mod metrics;
 pub mod preview;
 pub mod wanted;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -23,42 +23,105 @@ use tokio_util::sync::CancellationToken;
 use self::lookup::Backends;
 use self::wanted::{Desired, Known, Plan, Unable};
 use super::chain;
+use super::context::Context;
 use super::host::{Forwarding as Sysctls, HostError};
 use super::machine::{Event, Forwarding};
+use super::shell::OPERATION_LIMIT;
 use crate::dns::Resolver;
 use crate::localapi::model::Model;
 use crate::netfilter::firewall::Firewall;
 use crate::netfilter::keeper::{Handle, keeper};
 use crate::netfilter::ruleset::{Ruleset, Table};
+use crate::node::metrics::OwnMetrics;
 use crate::node::resolve::resolve;
-use crate::settings::{Egress, Ingress};
+use crate::settings::{Egress, Ingress, Settings};
 use crate::shutdown::Tasks;
 
 /// One lookup, with all the servers and names that are tried for it.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(60);
 
-/// What the task works with.
-pub(super) struct Means {
-    pub(super) plan: Plan,
-    pub(super) firewall: Firewall,
-    /// `TS_TEST_ONLY_ROOT`
-    pub(super) root: PathBuf,
-    pub(super) in_kubernetes: bool,
-    /// The node with its peers.
-    pub(super) newest: watch::Receiver<Arc<Model>>,
-    pub(super) events: mpsc::Sender<Event>,
+/// What the shell keeps of it. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Packets {
+    firewall: Arc<OnceLock<Firewall>>,
+    forwarder: Arc<OnceLock<Forwarder>>,
 }
 
-/// The shell's end.
+impl Packets {
+    /// Finds out how packets can be filtered.
+    pub(super) async fn open(self, context: Arc<Context>) -> Event {
+        let found = timeout(OPERATION_LIMIT, firewall::open(&context.settings)).await;
+        let found = found.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()));
+        Event::FirewallOpened(found.map(|firewall| drop(self.firewall.set(firewall))))
+    }
+
+    /// What was found.
+    pub(super) fn firewall(&self) -> Option<&Firewall> {
+        self.firewall.get()
+    }
+
+    /// The node has these addresses; `newest` is it with its peers. The first time it all starts.
+    pub(super) fn forward(
+        &self,
+        own: Vec<IpAddr>,
+        newest: watch::Receiver<Arc<Model>>,
+        context: &Context,
+        events: &mpsc::Sender<Event>,
+        tasks: &mut Tasks,
+    ) {
+        if let Some(forwarder) = self.forwarder.get() {
+            return forwarder.own(own);
+        }
+        // Nothing is forwarded before a firewall was found: that is what the step before the steady state is for.
+        let Some(firewall) = self.firewall.get().cloned() else { return };
+        let means = Means {
+            plan: context.plan.clone(),
+            firewall,
+            root: context.settings.root.clone(),
+            in_kubernetes: context.settings.kube.in_kubernetes,
+            newest,
+            events: events.clone(),
+        };
+        let _first = self.forwarder.set(Forwarder::start(means, own, tasks));
+    }
+
+    /// What our own metrics say.
+    pub(super) fn metrics(&self) -> OwnMetrics {
+        let forwarder = Arc::clone(&self.forwarder);
+        let standing = move || forwarder.get().map(|forwarder| forwarder.rules.standing().borrow().clone());
+        Arc::new(move || metrics::text(&[(Table::L3, standing().unwrap_or_default())]))
+    }
+
+    /// Leaves nothing of ours behind.
+    pub(super) async fn remove(&self, settings: &Settings) {
+        if let Some(firewall) = self.firewall.get() {
+            firewall::remove(firewall, &firewall::tables(settings)).await;
+        }
+    }
+}
+
+/// What the task works with.
+struct Means {
+    plan: Plan,
+    firewall: Firewall,
+    /// `TS_TEST_ONLY_ROOT`
+    root: PathBuf,
+    in_kubernetes: bool,
+    /// The node with its peers.
+    newest: watch::Receiver<Arc<Model>>,
+    events: mpsc::Sender<Event>,
+}
+
+/// The task's other end.
 #[derive(Debug)]
-pub(super) struct Forwarder {
+struct Forwarder {
     own: watch::Sender<Vec<IpAddr>>,
     rules: Handle,
 }
 
 impl Forwarder {
     /// Starts the task, the keeper and, for a DNS name, what looks it up.
-    pub(super) fn start(means: Means, own: Vec<IpAddr>, tasks: &mut Tasks) -> Self {
+    fn start(means: Means, own: Vec<IpAddr>, tasks: &mut Tasks) -> Self {
         let (rules, kept) = keeper(means.firewall.clone(), Table::L3);
         tasks.keep("packet rules", |stop| kept.run(stop));
         let (found, backends) = watch::channel(None);
@@ -76,17 +139,12 @@ impl Forwarder {
     }
 
     /// The node has these addresses now.
-    pub(super) fn own(&self, own: Vec<IpAddr>) {
+    fn own(&self, own: Vec<IpAddr>) {
         self.own.send_if_modified(|known| {
             let differs = *known != own;
             *known = own;
             differs
         });
-    }
-
-    /// How the rules stand.
-    pub(super) fn rules(&self) -> &Handle {
-        &self.rules
     }
 }
 
