@@ -1,15 +1,18 @@
-//! The certificate manager of a replica that gets certificates for all (boot.md 7.3).
+//! The certificate manager of a replica that gets certificates for all (boot.md 7.3), or does while it holds the Lease.
 //!
 //! It follows the node by itself, so a restart of tailscaled is a failed call to it and no more. Upstream runs it from
 //! the watcher of the serve config; here it asks tailscaled what it serves, whenever that may have changed.
 
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
+use super::machine::Event;
+use super::writer::Writer;
 use crate::certs::allowed::{Told, keep_told};
 use crate::certs::cluster::{ClusterWorld, Finished};
 use crate::certs::keep::Start;
@@ -17,40 +20,111 @@ use crate::certs::loops::{Loops, Options, concurrency};
 use crate::certs::manager::{self, Names};
 use crate::certs::metrics;
 use crate::certs::names::Node;
+use crate::certs::office::{Fenced, Office};
+use crate::certs::promotion::{Mode, Others, Promotion, Stay};
 use crate::certs::schedule::Growth;
 use crate::certs::world::Role;
+use crate::certs::writer::{Choice, Member};
+use crate::k8s::Cluster;
 use crate::node::metrics::OwnMetrics;
 use crate::serve::follow::Standing;
-use crate::settings::group_of;
+use crate::settings::{CertShare, group_of};
 use crate::shutdown::Tasks;
 
+/// For the Lease to be given back.
+const RELEASE: Duration = Duration::from_secs(3);
+/// Longest time between looks for something to order.
+const LOOK: Duration = Duration::from_secs(60);
+
 /// The manager, once it runs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Certs {
-    loops: Arc<OnceLock<Arc<Loops<ClusterWorld>>>>,
+    running: Arc<OnceLock<Running>>,
+    /// How tailscaled is started next, where a Lease decides.
+    mode: watch::Sender<Mode>,
+    /// How the one was started that is up.
+    daemon: watch::Sender<Option<Mode>>,
+    /// How the present one was started.
+    started: watch::Sender<Mode>,
+    /// The election: it outlasts what works under it, and tailscaled.
+    elections: Arc<Mutex<Tasks>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    loops: Arc<Loops<Fenced<ClusterWorld>>>,
+    office: Office,
+}
+
+/// What it is connected to.
+#[derive(Debug)]
+pub(super) struct Links {
+    /// How the serve config stands.
+    pub(super) served: watch::Receiver<Standing>,
+    /// What withdraws our Services for a while.
+    pub(super) hold: watch::Sender<bool>,
+    /// The machine.
+    pub(super) events: mpsc::Sender<Event>,
 }
 
 impl Certs {
-    /// Starts it, once. `served` is how the serve config stands.
-    pub(super) fn start(&self, context: &Arc<Context>, served: watch::Receiver<Standing>, tasks: &mut Tasks) {
+    pub(super) fn new() -> Self {
+        Self {
+            running: Arc::default(),
+            mode: watch::channel(Mode::Reads).0,
+            daemon: watch::channel(None).0,
+            started: watch::channel(Mode::Reads).0,
+            elections: Arc::new(Mutex::new(Tasks::new(CancellationToken::new()))),
+        }
+    }
+
+    /// tailscaled is being started: in which `TS_CERT_SHARE_MODE`.
+    pub(super) fn daemon_starts(&self) -> &'static str {
+        let mode = *self.mode.borrow();
+        self.started.send_replace(mode);
+        self.daemon.send_replace(None);
+        match mode {
+            Mode::Reads => "ro",
+            Mode::Orders => "rw",
+        }
+    }
+
+    /// Whether the present tailscaled has a node that is up.
+    pub(super) fn daemon_is_up(&self, is_up: bool) {
+        let now = is_up.then(|| *self.started.borrow());
+        self.daemon.send_if_modified(|daemon| std::mem::replace(daemon, now) != now);
+    }
+
+    /// Starts it, once.
+    pub(super) fn start(&self, context: &Arc<Context>, links: Links, tasks: &mut Tasks) {
         let (context, certs) = (Arc::clone(context), self.clone());
         tasks.spawn("certificates", |stop| async move {
-            Box::pin(certs.run(&context, served, &stop)).await;
+            Box::pin(certs.run(&context, links, &stop)).await;
             Ok::<(), Infallible>(())
         });
     }
 
-    async fn run(&self, context: &Context, mut served: watch::Receiver<Standing>, stop: &CancellationToken) {
+    async fn run(&self, context: &Context, links: Links, stop: &CancellationToken) {
         let Some(secret) = context.secret() else {
             tracing::warn!("certificates cannot be shared without a state Secret, so none is asked for");
             return stop.cancelled().await;
+        };
+        let Links { mut served, hold, events } = links;
+        let member = member(context);
+        let office = match self.office(context, member.as_ref(), &secret.cluster).await {
+            Ok(office) => office,
+            Err(text) => {
+                // The receiver lives as long as the boot.
+                let _ = events.send(Event::SideFailed(text)).await;
+                return stop.cancelled().await;
+            }
         };
         let world = ClusterWorld {
             api: context.api.clone(),
             cluster: secret.cluster.clone(),
             group: context.settings.pod.name.as_deref().and_then(group_of).map(str::to_owned),
-            // Ordinals are claim enough.
-            claimant: None,
+            // Without a Lease, ordinals are claim enough.
+            claimant: member.as_ref().map(|member| member.identity.clone()),
             finished: Finished::default(),
         };
         let versions = context.api.versions();
@@ -61,10 +135,15 @@ impl Certs {
             node: Node::Leave,
         };
         let told = Told::default();
-        let role = watch::Sender::new(Role::Writer);
+        // Whoever is elected asks when its tailscaled can order, and not before.
+        let open = watch::Sender::new(if member.is_some() { Role::Reader } else { Role::Writer });
         let (allowed, mut facts) = (told.allowed.subscribe(), told.facts.subscribe());
-        let loops = Loops::new(world, options, allowed, role.subscribe(), stop.child_token()).await;
-        let loops = Arc::clone(self.loops.get_or_init(|| Arc::new(loops)));
+        let world = office.fence(world);
+        let loops = Loops::new(world, options, allowed.clone(), open.subscribe(), stop.child_token()).await;
+        let loops = Arc::new(loops);
+        let running = Running { loops: Arc::clone(&loops), office: office.clone() };
+        // It is started once.
+        let _ = self.running.set(running);
         let (changed, changes) = watch::channel(0);
         let news = async {
             loop {
@@ -76,19 +155,66 @@ impl Certs {
                 changed.send_modify(|count| *count += 1);
             }
         };
+        let settings = &context.settings;
+        let stay = if settings.sticky_writer || office.seat().is_none() { Stay::Sticky } else { Stay::Lazy };
+        let writer = member.is_some().then(|| Writer {
+            promotion: Promotion::new(stay, Others::Serve),
+            office,
+            loops: Arc::clone(&loops),
+            allowed,
+            // The loops' own end of it outlasts the writer's.
+            open: open.clone(),
+            mode: self.mode.clone(),
+            running: self.daemon.subscribe(),
+            hold,
+            events,
+            patience: settings.withdraw_wait,
+            look: settings.cert_lease.min(LOOK),
+        });
+        let writing = async {
+            match writer {
+                Some(writer) => drop(stop.run_until_cancelled(writer.run()).await),
+                None => stop.cancelled().await,
+            }
+        };
         tokio::join!(
             keep_told(context.api.clone(), told, stop.clone()),
             manager::manage(&loops, &context.api, Names::Served(changes), stop),
             stop.run_until_cancelled(news),
+            writing,
         );
+    }
+
+    async fn office(&self, context: &Context, member: Option<&Member>, cluster: &Cluster) -> Result<Office, String> {
+        if member.is_none() {
+            return Ok(Office::fixed(Role::Writer));
+        }
+        let duration = context.settings.cert_lease;
+        let taking = Office::take(Choice::Lease, member, cluster, duration, &mut *self.elections.lock().await).await;
+        taking.map_err(|error| error.to_string())
+    }
+
+    /// Ends the election: what it has is given back.
+    pub(super) async fn give_back(&self) {
+        for unclean in self.elections.lock().await.stop(RELEASE).await {
+            tracing::debug!("{unclean}");
+        }
     }
 
     /// Its numbers; nothing before it runs.
     pub(super) fn metrics(&self) -> OwnMetrics {
-        let loops = Arc::clone(&self.loops);
+        let running = Arc::clone(&self.running);
         Arc::new(move || {
-            let standings = loops.get().and_then(|loops| loops.glance());
-            standings.map(|standings| metrics::text(&standings, true)).unwrap_or_default()
+            let Some(running) = running.get() else { return String::new() };
+            let standings = running.loops.glance().map(|all| metrics::text(&all, running.office.is_writer()));
+            standings.unwrap_or_default() + &running.office.metrics()
         })
     }
+}
+
+/// Who this replica is in the election, where there is one.
+fn member(context: &Context) -> Option<Member> {
+    let pod = &context.settings.pod;
+    let name = pod.name.as_deref().filter(|_| context.settings.cert_share == Some(CertShare::Elected))?;
+    Some(Member::new(name, pod.uid.as_deref(), None, &std::process::id().to_string()))
 }

@@ -32,6 +32,7 @@ mod shell;
 mod stop;
 pub mod tailscale_cli;
 pub mod termination;
+mod writer;
 
 use std::time::Instant;
 

@@ -47,7 +47,7 @@ pub fn policy(settings: &Settings, store: Store) -> Policy {
         clear_serve_config: settings.persona == Persona::Containerboot && settings.serve_config.is_some(),
         serve: settings.serve_config.is_some()
             || settings.auto_advertise
-            || settings.cert_share == Some(CertShare::Writes),
+            || settings.cert_share.is_some_and(CertShare::may_write),
         group: settings.forward.egress_config.is_some() || settings.forward.ingress_config.is_some(),
         firewall: settings.forward.is_l3(),
         forwards: settings.forward.has_own_rules(),

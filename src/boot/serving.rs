@@ -45,6 +45,8 @@ pub(super) struct Serving {
     unadvertised: watch::Sender<Option<String>>,
     /// Every Service that is or was ours to advertise.
     ours: watch::Sender<BTreeSet<String>>,
+    /// Whether they are withdrawn for now.
+    hold: watch::Sender<bool>,
 }
 
 impl Serving {
@@ -56,6 +58,7 @@ impl Serving {
             standing: watch::channel(Standing::default()).0,
             unadvertised: watch::channel(None).0,
             ours: watch::channel(BTreeSet::new()).0,
+            hold: watch::channel(false).0,
         }
     }
 
@@ -130,6 +133,7 @@ impl Serving {
                 node: self.node.subscribe(),
                 daemon: self.daemon.subscribe(),
                 ours: self.ours.clone(),
+                hold: self.hold.subscribe(),
                 problem: self.unadvertised.clone(),
             };
             tasks.keep("services", |stop| advertiser.run(stop));
@@ -143,6 +147,11 @@ impl Serving {
                 stop.run_until_cancelled(report).await;
             });
         }
+    }
+
+    /// What withdraws our Services for a while.
+    pub(super) fn hold(&self) -> watch::Sender<bool> {
+        self.hold.clone()
     }
 
     /// How the serve config stands.

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::certs::Certs;
+use super::certs::{Certs, Links};
 use super::context::Context;
 use super::forward::Packets;
 use super::groups::{Groups, World};
@@ -31,7 +31,7 @@ use crate::k8s::publisher::{self, Publisher, SecretTarget};
 use crate::node;
 use crate::node::bus::Newest;
 use crate::node::metrics::OwnMetrics;
-use crate::settings::{CertShare, Persona};
+use crate::settings::{CertShare, Persona, vars};
 use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
 
 /// Limit of one state-writing call to the API server or the daemon after the boot deadline's part (W31).
@@ -77,7 +77,7 @@ pub(super) struct Shell {
     pub(super) http: Tasks,
     publisher: Option<Publisher>,
     pub(super) serving: Serving,
-    certs: Certs,
+    pub(super) certs: Certs,
     groups: Groups,
     pub(super) packets: Packets,
 }
@@ -110,7 +110,7 @@ impl Shell {
             http: Tasks::new(CancellationToken::new()),
             publisher: None,
             serving: Serving::new(),
-            certs: Certs::default(),
+            certs: Certs::new(),
             groups,
             packets: Packets::default(),
         }
@@ -131,6 +131,7 @@ impl Shell {
             let actions = self.boot.step(event, std::time::Instant::now());
             // Upstream flips its health flag before it says that the startup is complete.
             self.report_health();
+            self.certs.daemon_is_up(self.boot.readiness().state.is_none());
             let mut outcome = None;
             for action in actions {
                 if let Action::Stop(how) = action {
@@ -249,8 +250,13 @@ impl Shell {
                 let publisher = self.publisher();
                 let (health, events) = (self.health.clone(), self.events.clone());
                 self.serving.start(&context, &mut self.tasks, publisher, health, events);
-                if context.settings.cert_share == Some(CertShare::Writes) {
-                    self.certs.start(&context, self.serving.standing(), &mut self.tasks);
+                if context.settings.cert_share.is_some_and(CertShare::may_write) {
+                    let links = Links {
+                        served: self.serving.standing(),
+                        hold: self.serving.hold(),
+                        events: self.events.clone(),
+                    };
+                    self.certs.start(&context, links, &mut self.tasks);
                 }
             }
             Action::ServeGroup => self.serve_group(),
@@ -320,7 +326,11 @@ impl Shell {
         let context = &self.context;
         let args = argv::tailscaled(&context.settings);
         socket::prepare(&context.settings.daemon.socket).map_err(|error| chain(&error))?;
-        let program = Program::new("tailscaled", context.environment.clone()).args(args);
+        let mut environment = context.environment.clone();
+        if context.settings.cert_share == Some(CertShare::Elected) {
+            environment.insert(vars::TS_CERT_SHARE_MODE.name.into(), self.certs.daemon_starts().into());
+        }
+        let program = Program::new("tailscaled", environment).args(args);
         tracing::info!("Starting tailscaled");
         let daemon = Tailscaled::spawn(&context.children, &program).map_err(|error| chain(&error))?;
         self.daemon = Some(daemon);
@@ -353,7 +363,7 @@ impl Shell {
             return None;
         }
         let serving = settings.serve_config.is_some().then(|| self.serving.metrics());
-        let certs = (settings.cert_share == Some(CertShare::Writes)).then(|| self.certs.metrics());
+        let certs = settings.cert_share.is_some_and(CertShare::may_write).then(|| self.certs.metrics());
         let rules = settings.forward.has_own_rules().then(|| self.packets.metrics());
         let parts: Vec<_> = serving.into_iter().chain(certs).chain(rules).chain(self.groups.metrics()).collect();
         (!parts.is_empty()).then(|| -> OwnMetrics { Arc::new(move || parts.iter().map(|part| part()).collect()) })

@@ -64,6 +64,8 @@ pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals, requested
     if requested {
         shell.packets.remove(&shell.context.settings).await;
     }
+    // Nobody else orders while this replica's tailscaled still could.
+    shell.certs.give_back().await;
     let announced = async { while shell.announcements.join_next().await.is_some() {} };
     if tokio::time::timeout(ANNOUNCE_GRACE, announced).await.is_err() {
         tracing::debug!("an Event was not written in time");

@@ -30,5 +30,6 @@ pub mod standing;
 pub mod status;
 pub mod storage;
 pub mod verify;
+pub mod work;
 pub mod world;
 pub mod writer;

@@ -169,6 +169,11 @@ fn spawn<S: run::Store>(tasks: &mut Tasks, election: Election<S>, seat: &Seat) -
 // === impl Fenced ===
 
 impl<W> Fenced<W> {
+    /// The world without its fence, to look at.
+    pub fn inside(&self) -> &W {
+        &self.world
+    }
+
     fn claims(&self) -> MutexGuard<'_, BTreeMap<Name, (Tenure, Work)>> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }

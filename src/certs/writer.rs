@@ -5,22 +5,11 @@
 
 use std::time::Duration;
 
+pub use crate::settings::CertWriter as Choice;
 use crate::settings::replica_of;
 
 /// A Lease's duration unless somebody says otherwise.
 pub const LEASE_DURATION: Duration = Duration::from_secs(60);
-
-/// How the writer is chosen: `TAILPOD_CERT_WRITER`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// Replica 0 is it.
-    #[default]
-    Ordinal,
-    /// Whoever holds the group's Lease is it.
-    Lease,
-    /// Nobody of us is it.
-    Off,
-}
 
 /// One replica of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,21 +44,6 @@ pub enum NoDuty {
     /// The name has no number.
     #[error("`{0}` does not end in the number of a replica, so it cannot be told which one asks for certificates")]
     NoOrdinal(String),
-}
-
-impl Choice {
-    /// All spellings.
-    pub const ALL: &[&str] = &["ordinal", "lease", "off"];
-
-    /// As the variable spells it.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "ordinal" => Some(Self::Ordinal),
-            "lease" => Some(Self::Lease),
-            "off" => Some(Self::Off),
-            _ => None,
-        }
-    }
 }
 
 impl Member {
@@ -140,6 +114,5 @@ mod tests {
             assert_eq!(Duty::of(choice, Some(&member(pod)), may), duty, "{choice:?} {pod} {may}");
         }
         assert_eq!(Duty::of(Choice::Lease, None, true), Err(NoDuty::NoPod));
-        assert!(Choice::ALL.iter().all(|text| Choice::parse(text).is_some()) && Choice::parse("Lease").is_none());
     }
 }

@@ -126,6 +126,9 @@ impl Daemon {
             } else {
                 let script = inner.next_scripts.pop_front().unwrap_or_else(|| inner.script.clone());
                 inner.starts += 1;
+                if let Some(Some(mode)) = command.env.get("TS_CERT_SHARE_MODE") {
+                    inner.certificates.read_only = mode == "ro";
+                }
                 inner.view.tun = command.flag("tun") != Some("userspace-networking");
                 inner.process = Some(Process {
                     pid: command.pid,

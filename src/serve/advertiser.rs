@@ -46,6 +46,8 @@ pub struct Advertiser {
     pub daemon: watch::Receiver<u64>,
     /// Every Service that is or was ours.
     pub ours: watch::Sender<BTreeSet<String>>,
+    /// Whether nothing of ours is to be advertised for now.
+    pub hold: watch::Receiver<bool>,
     /// What keeps the list from being as it should be.
     pub problem: watch::Sender<Option<String>>,
 }
@@ -92,6 +94,7 @@ impl Advertiser {
             }
         };
         self.ours.send_modify(|ours| ours.extend(wanted.iter().cloned()));
+        let wanted = if *self.hold.borrow_and_update() { BTreeSet::new() } else { wanted };
         let ours = self.ours.borrow().clone();
         advertise(&self.api, &wanted, Ownership::Services(&ours)).await.map(drop)
     }
@@ -114,6 +117,7 @@ impl Advertiser {
             () = names => {}
             Ok(()) = self.node.changed() => {}
             Ok(()) = self.daemon.changed() => {}
+            Ok(()) = self.hold.changed() => {}
             () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
         }
     }

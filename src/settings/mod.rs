@@ -43,7 +43,7 @@ pub use print::redact_args;
 pub(crate) use print::secret_flag;
 pub use problem::{Problem, Problems};
 pub use read::{by_address, depends_on_the_daemon, in_cluster, is_one_step, read, read_with};
-pub use share::{CertShare, NoShare, group_of, replica_of};
+pub use share::{CertShare, CertWriter, NoShare, group_of, replica_of};
 pub use source::{NotUnicode, ProcessEnv, Vars};
 
 use std::net::{IpAddr, SocketAddr};
@@ -110,6 +110,10 @@ pub struct Settings {
     pub auto_advertise: bool,
     /// `TS_EXPERIMENTAL_CERT_SHARE` and `TAILPOD_CERT_WRITER`: this replica's part, when certificates are shared.
     pub cert_share: Option<CertShare>,
+    /// `TAILPOD_CERT_LEASE_DURATION`: how long a writer that died is respected, where a Lease says which it is.
+    pub cert_lease: Duration,
+    /// `TAILPOD_STICKY_WRITER`: whether the Lease's holder orders for as long as it holds it.
+    pub sticky_writer: bool,
     /// `TAILPOD_WITHDRAW_WAIT`: how long peers are given to fail over after Services were withdrawn.
     pub withdraw_wait: Duration,
     /// `TAILPOD_STRICT`, tailpod persona: end where otherwise the last good serve config stays.

@@ -4,6 +4,7 @@
 //! the config file and the existence of service-account files nothing outside the environment is read.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::capver::CAPVER;
 use super::login::LoginParts;
@@ -12,8 +13,8 @@ use super::reader::{Reader, Reported};
 use super::rules::{self, Given};
 use super::source::Vars;
 use super::{
-    CertShare, Daemon, Forward, Kube, KubeAccess, Local, LocalListener, Login, Mode, Node, NoteLevel, Persona, Pod,
-    RestartDaemon, Routes, Settings, StateStore, Tun, conffile, merge, parse, vars,
+    CertShare, CertWriter, Daemon, Forward, Kube, KubeAccess, Local, LocalListener, Login, Mode, Node, NoteLevel,
+    Persona, Pod, RestartDaemon, Routes, Settings, StateStore, Tun, conffile, merge, parse, vars,
 };
 use crate::prefix::Prefix;
 use crate::secret::Secret;
@@ -135,6 +136,8 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
         None => Some(vars::TAILPOD_TERMINATION_LOG.default.to_owned()),
     };
     let cert_share = cert_share(&mut read, pod.as_ref().ok());
+    let cert_lease = cert_lease(&mut read);
+    let sticky_writer = read.boolean(vars::TAILPOD_STICKY_WRITER);
     read.doubts();
 
     read.finish(|notes| {
@@ -171,6 +174,8 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
             serve_config,
             auto_advertise: auto_advertise.unwrap_or(!file_advertises),
             cert_share,
+            cert_lease: cert_lease?,
+            sticky_writer,
             withdraw_wait: withdraw_wait?,
             strict,
             termination_log: termination_log.map(PathBuf::from),
@@ -181,7 +186,7 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
 
 /// This replica's part, where certificates are shared.
 fn cert_share(read: &mut Reader<'_>, pod: Option<&Pod>) -> Option<CertShare> {
-    let writer = read.one_of(vars::TAILPOD_CERT_WRITER).ok()?;
+    let writer = read.one_of(vars::TAILPOD_CERT_WRITER).ok().and_then(CertWriter::parse)?;
     if !read.boolean(vars::TS_EXPERIMENTAL_CERT_SHARE) {
         return None;
     }
@@ -192,6 +197,16 @@ fn cert_share(read: &mut Reader<'_>, pod: Option<&Pod>) -> Option<CertShare> {
             None
         }
     }
+}
+
+/// A Lease counts in whole seconds, and less than three leave no time to renew it.
+fn cert_lease(read: &mut Reader<'_>) -> Result<Duration, Reported> {
+    let duration = our_duration(read, vars::TAILPOD_CERT_LEASE_DURATION)?;
+    if duration < Duration::from_secs(3) || duration.subsec_nanos() != 0 {
+        let text = format!("TAILPOD_CERT_LEASE_DURATION={duration:?}: at least 3s, in whole seconds");
+        return Err(read.report_late(Problem::once(text)));
+    }
+    Ok(duration)
 }
 
 /// What does not go together with a serve config (certs.md 3.1, localapi.md 7.9).

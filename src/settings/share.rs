@@ -1,5 +1,17 @@
 //! Which part a replica has where certificates are shared (certs.md 6.1, 9.1). Pure.
 
+/// How the one is chosen that gets certificates for all: `TAILPOD_CERT_WRITER`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CertWriter {
+    /// Replica 0 is it.
+    #[default]
+    Ordinal,
+    /// Whoever holds the group's Lease is it.
+    Lease,
+    /// Nobody of us is it.
+    Off,
+}
+
 /// A replica's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertShare {
@@ -7,6 +19,8 @@ pub enum CertShare {
     Reads,
     /// It gets them for all.
     Writes,
+    /// It gets them while it holds the Lease, and reads otherwise.
+    Elected,
 }
 
 /// Why no part can be chosen.
@@ -18,29 +32,50 @@ pub enum NoShare {
     /// All would be readers, too.
     #[error("TS_EXPERIMENTAL_CERT_SHARE needs a POD_NAME that ends in an ordinal: no replica would get certificates")]
     NoOrdinal,
-    /// Nothing restarts tailscaled when the Lease changes hands.
-    #[error("TAILPOD_CERT_WRITER=lease is not supported by `boot` in this build of tailpod")]
-    Lease,
+}
+
+impl CertWriter {
+    /// All spellings.
+    pub const ALL: &[&str] = &["ordinal", "lease", "off"];
+
+    /// As the variable spells it.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "ordinal" => Some(Self::Ordinal),
+            "lease" => Some(Self::Lease),
+            "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
 }
 
 impl CertShare {
-    /// The part of the Pod `name`. `writer` is `TAILPOD_CERT_WRITER`: ordinal 0 by upstream's rule, or nobody here.
+    /// The part of the Pod `name`.
     ///
     /// # Errors
     /// No replica of the group would get certificates.
-    pub fn of(name: Option<&str>, writer: &str) -> Result<Self, NoShare> {
-        let ordinal = || replica_of(name.ok_or(NoShare::NoName)?).map(|(_, ordinal)| ordinal).ok_or(NoShare::NoOrdinal);
+    pub fn of(name: Option<&str>, writer: CertWriter) -> Result<Self, NoShare> {
+        let replica = || name.ok_or(NoShare::NoName);
         match writer {
-            "off" => Ok(Self::Reads),
-            "lease" => Err(NoShare::Lease),
-            _ => Ok(if ordinal()? == 0 { Self::Writes } else { Self::Reads }),
+            CertWriter::Off => Ok(Self::Reads),
+            CertWriter::Lease => replica().map(|_| Self::Elected),
+            CertWriter::Ordinal => match replica_of(replica()?) {
+                Some((_, 0)) => Ok(Self::Writes),
+                Some(_) => Ok(Self::Reads),
+                None => Err(NoShare::NoOrdinal),
+            },
         }
     }
 
-    /// `TS_CERT_SHARE_MODE`, for tailscaled.
+    /// Whether it may get certificates.
+    pub fn may_write(self) -> bool {
+        self != Self::Reads
+    }
+
+    /// `TS_CERT_SHARE_MODE`, for a tailscaled that is started for the first time.
     pub fn mode(self) -> &'static str {
         match self {
-            Self::Reads => "ro",
+            Self::Reads | Self::Elected => "ro",
             Self::Writes => "rw",
         }
     }
@@ -65,18 +100,23 @@ mod tests {
 
     #[test]
     fn ordinal_0_gets_them_and_nobody_silently_does_not() {
+        use CertWriter::{Lease, Off, Ordinal};
         for (name, writer, expected) in [
-            (Some("ingress-0"), "ordinal", Ok(CertShare::Writes)),
-            (Some("ingress-10"), "ordinal", Ok(CertShare::Reads)),
-            (Some("ingress-0"), "off", Ok(CertShare::Reads)),
-            (None, "off", Ok(CertShare::Reads)),
-            (None, "ordinal", Err(NoShare::NoName)),
-            (Some("ingress-7d9f-x2x"), "ordinal", Err(NoShare::NoOrdinal)),
-            (Some("ingress"), "ordinal", Err(NoShare::NoOrdinal)),
-            (Some("ingress-0"), "lease", Err(NoShare::Lease)),
+            (Some("ingress-0"), Ordinal, Ok(CertShare::Writes)),
+            (Some("ingress-10"), Ordinal, Ok(CertShare::Reads)),
+            (Some("ingress-0"), Off, Ok(CertShare::Reads)),
+            (None, Off, Ok(CertShare::Reads)),
+            (None, Ordinal, Err(NoShare::NoName)),
+            (Some("ingress-7d9f-x2x"), Ordinal, Err(NoShare::NoOrdinal)),
+            (Some("ingress"), Ordinal, Err(NoShare::NoOrdinal)),
+            (Some("ingress-1"), Lease, Ok(CertShare::Elected)),
+            (Some("ingress-7d9f-x2x"), Lease, Ok(CertShare::Elected)),
+            (None, Lease, Err(NoShare::NoName)),
         ] {
-            assert_eq!(CertShare::of(name, writer), expected, "{name:?} {writer}");
+            assert_eq!(CertShare::of(name, writer), expected, "{name:?} {writer:?}");
         }
+        assert!(CertWriter::ALL.iter().all(|text| CertWriter::parse(text).is_some()));
+        assert_eq!(CertWriter::parse("Lease"), None);
         assert_eq!((group_of("ingress-eu-12"), group_of("ingress"), group_of("a-x")), (Some("ingress-eu"), None, None));
         assert_eq!((CertShare::Writes.mode(), CertShare::Reads.mode()), ("rw", "ro"));
     }

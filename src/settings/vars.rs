@@ -148,7 +148,9 @@ variables! {
     TS_EGRESS_PROXIES_CONFIG_PATH, Proxy, Rule::Text, "", "Directory with the egress services' config.";
     TS_INGRESS_PROXIES_CONFIG_PATH, Proxy, Rule::Text, "", "File with the ingress services' config.";
     TS_EXPERIMENTAL_CERT_SHARE, Proxy, Rule::Bool, "false", "Share certificates between replicas.";
-    TAILPOD_CERT_WRITER, Proxy, Rule::OneOf(&["ordinal", "lease", "off"]), "ordinal", "Which replica gets shared certificates: the first one, the one that holds a Lease (`certs run`), or none of these.";
+    TAILPOD_CERT_WRITER, Proxy, Rule::OneOf(&["ordinal", "lease", "off"]), "ordinal", "Which replica gets shared certificates: the first one, the one that holds a Lease, or none of these.";
+    TAILPOD_CERT_LEASE_DURATION, Proxy, Rule::Duration, "60s", "How long a replica that died is respected as the one that gets certificates, where a Lease says which.";
+    TAILPOD_STICKY_WRITER, Proxy, Rule::Bool, "false", "Where a Lease says which replica gets certificates: its tailscaled orders for as long as it has the Lease, and not only while there is something to order.";
     TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT, Proxy, Rule::Bool, "true", "Advertise the Services in the serve config; unset, not if the config file says which.";
     TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS, Proxy, Rule::Bool, "false", "Enable UDP GRO forwarding.";
     TS_DEBUG_FIREWALL_MODE, Proxy, Rule::Text, "", "`nftables`, `iptables` or `auto`.";

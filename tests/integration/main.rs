@@ -11,6 +11,7 @@ mod boot;
 mod certs_commands;
 mod certs_lease;
 mod certs_manager;
+mod certs_promotion;
 mod certs_watch;
 mod cli;
 mod dependencies;

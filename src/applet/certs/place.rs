@@ -59,15 +59,18 @@ impl Place {
         let pod = value(vars::POD_NAME.name);
         let writer =
             value(vars::TAILPOD_CERT_WRITER.name).unwrap_or_else(|| vars::TAILPOD_CERT_WRITER.default.to_owned());
-        let member = pod.as_deref().filter(|_| Choice::parse(&writer) == Some(Choice::Lease)).map(|pod| {
+        let Some(writer) = Choice::parse(&writer) else {
+            let error = anyhow!("TAILPOD_CERT_WRITER={writer:?}: one of {}", Choice::ALL.join(", "));
+            return Err(error.exit_with(ExitStatus::Usage));
+        };
+        let member = pod.as_deref().filter(|_| writer == Choice::Lease).map(|pod| {
             let uid = value(vars::POD_UID.name);
             Member::new(pod, uid.as_deref(), common.proxy_group.as_deref(), &std::process::id().to_string())
         });
-        let role = match CertShare::of(pod.as_deref(), &writer) {
-            _ if member.is_some() => Role::Writer,
+        let role = match CertShare::of(pod.as_deref(), writer) {
             // Who names a group from outside of a Pod is the one that asks.
             Err(_) if !shares && pod.is_none() => Role::Writer,
-            Ok(CertShare::Writes) => Role::Writer,
+            Ok(CertShare::Writes | CertShare::Elected) => Role::Writer,
             Ok(CertShare::Reads) => Role::Reader,
             Err(error) => return Err(anyhow!(error).exit_with(ExitStatus::Usage)),
         };

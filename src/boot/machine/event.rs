@@ -28,6 +28,8 @@ pub enum Event {
     Listening,
     /// tailscaled could not be started, or the wait for its socket failed.
     NotStarted(String),
+    /// How tailscaled is to be started has changed, so another one shall replace it.
+    Replace,
     /// tailscaled has exited.
     DaemonExited(Death),
     /// A bus message.

@@ -111,6 +111,8 @@ struct Known {
     serving: bool,
     finished: bool,
     deaths: Deaths,
+    /// tailscaled was told to end, and another one shall follow it.
+    replacing: bool,
     last_url: Option<String>,
     last_error: Option<String>,
     last_login_error: Option<String>,
@@ -147,6 +149,7 @@ impl Boot {
         match event {
             Event::Signal => self.stop(Outcome::Requested, &mut actions),
             Event::SideFailed(text) => self.fail(text, &mut actions),
+            Event::Replace => self.replace_daemon(&mut actions),
             Event::DaemonExited(death) => self.daemon_exited(&death, now, &mut actions),
             Event::BusLost(reason) => self.node.bus_lost = Some((self.bus_lost_since(now), reason)),
             Event::BusOpened => self.node.bus_lost = None,

@@ -1,5 +1,5 @@
-//! An uninvited death of tailscaled (boot.md E.4): restart in place with back-off, or leave with its
-//! status. Pure.
+//! An uninvited death of tailscaled (boot.md E.4): restart in place with back-off, or leave with its status; and its
+//! replacement by one that is started otherwise. Pure.
 
 use std::time::Instant;
 
@@ -11,7 +11,11 @@ impl Boot {
     pub(super) fn daemon_exited(&mut self, death: &Death, now: Instant, actions: &mut Vec<Action>) {
         match self.phase {
             Phase::Reissuing(_) => return self.reissue_daemon_exited(death, actions),
-            Phase::Starting { .. } if self.node.deaths.is_empty() => {
+            _ if std::mem::take(&mut self.node.replacing) => {
+                (self.node.bus_lost, self.node.state) = (None, None);
+                return self.restart(now, actions);
+            }
+            Phase::Starting { .. } if self.node.deaths.is_empty() && !self.node.complete => {
                 // It never listened: a bad flag or unusable state, which no restart mends.
                 let text =
                     format!("failed to bring up tailscale: tailscaled exited before its socket was ready: {}", death.0);
@@ -35,6 +39,15 @@ impl Boot {
         actions.push(Action::Log(Level::Warn, line.clone()));
         actions.push(Action::Announce(Announcement { reason: "TailscaledRestarted", message: line }));
         self.phase = Phase::Restarting { at: now + delay };
+    }
+
+    /// Takes tailscaled down, to be followed by one that is started otherwise; where the next one is on its way, it is
+    /// that already.
+    pub(super) fn replace_daemon(&mut self, actions: &mut Vec<Action>) {
+        let is_up = !matches!(self.phase, Phase::Reissuing(_) | Phase::Restarting { .. } | Phase::Stopping);
+        if is_up && !std::mem::replace(&mut self.node.replacing, true) {
+            actions.push(Action::StopDaemon);
+        }
     }
 
     pub(super) fn restart(&mut self, now: Instant, actions: &mut Vec<Action>) {

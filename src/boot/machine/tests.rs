@@ -359,6 +359,28 @@ fn tailpod_restarts_a_dead_daemon_and_gives_up_in_the_end() {
     assert!(failure(&run.on(death())).contains("5 times"));
 }
 
+#[test]
+fn a_daemon_that_is_replaced_is_followed_by_the_next_at_once_and_its_death_does_not_count() {
+    let mut run = Run::new(policy(Persona::Tailpod, Mode::OneStep, Store::None));
+    run.on(Event::Listening);
+    run.running();
+    let exited = || Event::DaemonExited(Death("exit status 0".to_owned()));
+    for _ in 0..8 {
+        assert_eq!(run.on(Event::Replace), [Action::StopDaemon]);
+        assert_eq!(run.on(Event::Replace), [], "it is on its way");
+        assert_eq!(run.on(exited()), [Action::SpawnDaemon]);
+        run.on(Event::Listening);
+        run.running();
+        assert!(run.boot.readiness().state.is_none());
+    }
+    // One that dies before it listens dies as any other.
+    run.on(Event::Replace);
+    run.on(exited());
+    assert!(said(&run.on(exited()), "restarting it in"));
+    assert_eq!(run.on(Event::Replace), [], "the next one is on its way");
+    assert!(run.wait().contains(&Action::SpawnDaemon));
+}
+
 /// boot.md E.4: a restart has the boot deadline again, and ends with it wherever it hangs.
 #[test]
 fn a_restart_that_does_not_get_far_ends_with_its_deadline() {

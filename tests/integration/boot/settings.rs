@@ -83,6 +83,7 @@ async fn e6_all_other_variables_are_accepted() {
         "TAILPOD_RESTART_DAEMON" => Some("never"),
         "TAILPOD_ARGS_QUOTING" => Some("shell"),
         "TAILPOD_CERT_WRITER" => Some("off"),
+        "TAILPOD_CERT_LEASE_DURATION" => Some("1m"),
         "TAILPOD_WITHDRAW_WAIT" => Some("1s"),
         name if name.ends_with("_TIMEOUT") => Some("1m"),
         name if name.starts_with("TS_ENABLE_") => Some("false"),
