@@ -29,6 +29,8 @@ pub struct Told {
     pub allowed: watch::Sender<Allowed>,
     /// For the serve config.
     pub facts: watch::Sender<NodeFacts>,
+    /// How often the bus was opened: each time, it may be another daemon that has forgotten what it was told.
+    pub opened: watch::Sender<u64>,
 }
 
 impl Told {
@@ -64,7 +66,10 @@ pub async fn keep_told(api: LocalApi, told: Told, stop: CancellationToken) {
                         last_news = Instant::now();
                         told.tell(&change.model);
                     }
-                    Some(BusEvent::Opened) => poll = Instant::now(),
+                    Some(BusEvent::Opened) => {
+                        poll = Instant::now();
+                        told.opened.send_modify(|opened| *opened += 1);
+                    }
                     Some(BusEvent::Lost(_) | BusEvent::Trouble(_)) => {}
                     None => return,
                 },

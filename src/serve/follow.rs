@@ -147,6 +147,18 @@ struct Known {
 }
 
 impl Follower {
+    /// For a daemon that somebody else keeps, whose runs are counted by `daemon`; and how the config stands.
+    pub fn beside(
+        api: LocalApi,
+        source: Source,
+        delivery: Delivery,
+        facts: watch::Receiver<NodeFacts>,
+        daemon: watch::Receiver<u64>,
+    ) -> (Self, watch::Receiver<Standing>) {
+        let (standing, seen) = watch::channel(Standing::default());
+        (Self { api, source, delivery, leftovers: Leftovers::Compare, facts, daemon, standing }, seen)
+    }
+
     /// Follows until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         stop.run_until_cancelled(self.follow()).await;

@@ -98,6 +98,19 @@ async fn c26_https_is_applied_once_when_the_tailnet_has_it() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_was_restarted_and_has_forgotten_it_is_told_again() {
+    let stage = Stage::new(&http(80).to_string()).await;
+    stage.node(&[]);
+    let watch = stage.watch(&["--apply"]);
+    watch.mentioned("applied; certificates are kept for no names").await;
+    stage.scene.daemon().put_serve_config(Value::Null);
+    stage.scene.daemon().close_watches();
+    stage.posts(2).await;
+    assert_eq!(stage.scene.daemon().serve_config(), http(80));
+    watch.stops().await;
+}
+
+#[tokio::test]
 async fn without_apply_only_certificates_are_kept() {
     let stage = Stage::new(&shop("${TS_CERT_DOMAIN}")).await;
     stage.node(&["shop.test.ts.net"]);

@@ -39,7 +39,7 @@ use crate::health::{MetricsRoutes, MetricsSource, Routes, Server};
 use crate::localapi::LocalApi;
 use crate::node::metrics::of_daemon_and;
 use crate::serve::document::NodeFacts;
-use crate::serve::follow::{Delivery, Follower, Leftovers, Source, Standing as Served};
+use crate::serve::follow::{Delivery, Follower, Source};
 use crate::settings::Vars;
 use crate::shutdown::{Signals, Tasks};
 
@@ -204,7 +204,7 @@ async fn with<W: World>(
     let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let stop = CancellationToken::new();
     let told = Told::default();
-    let (allowed, facts) = (told.allowed.subscribe(), told.facts.subscribe());
+    let (allowed, news) = (told.allowed.subscribe(), (told.facts.subscribe(), told.opened.subscribe()));
     // A look at the daemon before the loops: how many calls at the same time it works on depends on what it is.
     let first = timeout(common.limit(), api.cert_domains()).await;
     if !args.forever {
@@ -235,7 +235,7 @@ async fn with<W: World>(
             let orders = watched.orders();
             stopped.run_until_cancelled(renewed.watch(watched.world(), orders)).await;
         });
-        let names = names(args, common, &api, facts, &mut tasks, &stop);
+        let names = names(args, common, &api, news, &mut tasks, &stop);
         forever(&loops, &api, names, &stop, signals, hangup).await;
         Ok(ExitStatus::Done)
     } else {
@@ -262,7 +262,7 @@ fn names(
     args: &Args,
     common: &Common,
     api: &LocalApi,
-    mut facts: watch::Receiver<NodeFacts>,
+    (mut facts, opened): (watch::Receiver<NodeFacts>, watch::Receiver<u64>),
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> Names {
@@ -270,20 +270,10 @@ fn names(
         return Names::These(args.domains.iter().cloned().collect());
     }
     if let Some(file) = &common.serve_config {
-        let standing = watch::Sender::new(Served::default());
-        let names = Names::Followed(standing.subscribe());
-        let daemon = watch::Sender::new(0);
-        let follower = Follower {
-            api: api.clone(),
-            source: Source::File(file.clone()),
-            delivery: Delivery::Watch,
-            leftovers: Leftovers::Compare,
-            facts,
-            daemon: daemon.subscribe(),
-            standing,
-        };
+        let source = Source::File(file.clone());
+        let (follower, standing) = Follower::beside(api.clone(), source, Delivery::Watch, facts, opened);
         tasks.spawn(follower.run(stop.clone()));
-        return names;
+        return Names::Followed(standing);
     }
     let (changed, changes) = watch::channel(0);
     tasks.spawn(async move {

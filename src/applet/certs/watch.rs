@@ -23,7 +23,7 @@ use crate::cli::output::Output;
 use crate::cli::report::Advise;
 use crate::localapi::{LocalApi, Peers};
 use crate::serve::document::NodeFacts;
-use crate::serve::follow::{Delivery, Follower, Good, Leftovers, Problem, Source, Standing};
+use crate::serve::follow::{Delivery, Follower, Good, Problem, Source, Standing};
 use crate::settings::Vars;
 use crate::shutdown::{Signals, Tasks};
 
@@ -99,23 +99,15 @@ pub(super) async fn run(
     let mut tasks = Tasks::new(stop.clone());
     let told = Told::default();
     let (allowed_seen, facts_seen) = (told.allowed.subscribe(), told.facts.subscribe());
+    let opened = told.opened.subscribe();
     tasks.keep("node", |stop| keep_told(api.clone(), told, stop));
     let facts = match args.cert_domain.clone() {
         Some(domain) => overridden(&mut tasks, facts_seen, domain),
         None => facts_seen,
     };
-    let (standing, mut standing_seen) = watch::channel(Standing::default());
-    // Who restarts the daemon is not known here; what it forgot is found out with the next edit.
-    let (_daemon, daemon) = watch::channel(0);
-    let follower = Follower {
-        api: api.clone(),
-        source: Source::parse(&file.to_string_lossy()),
-        delivery: if args.apply { Delivery::Apply } else { Delivery::Watch },
-        leftovers: Leftovers::Compare,
-        facts,
-        daemon,
-        standing,
-    };
+    let delivery = if args.apply { Delivery::Apply } else { Delivery::Watch };
+    let source = Source::parse(&file.to_string_lossy());
+    let (follower, mut standing_seen) = Follower::beside(api.clone(), source, delivery, facts, opened);
     tasks.keep("serve config", |stop| follower.run(stop));
     let (_role, role) = watch::channel(Role::Writer);
     let options = Options {
