@@ -48,12 +48,13 @@ pub struct Device {
     pub key_expiry: Option<String>,
 }
 
-/// All peers, by numeric id; those without one by name.
+/// All peers, by numeric id; those without one by name. Each is shared too: of thousands, a message changes one, while
+/// somebody still reads the others.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Peers {
-    by_id: BTreeMap<i64, Peer>,
+    by_id: BTreeMap<i64, Arc<Peer>>,
     /// From old daemons' snapshots, until a full node with that name arrives.
-    by_name: BTreeMap<String, Peer>,
+    by_name: BTreeMap<String, Arc<Peer>>,
 }
 
 /// One peer.
@@ -263,18 +264,18 @@ impl Model {
 /// Adds or replaces a peer; says whether that changed anything.
 fn upsert(peers: &mut Arc<Peers>, id: i64, peer: Peer) -> bool {
     if id == 0 {
-        if peer.name.is_empty() || peers.by_name.get(&peer.name) == Some(&peer) {
+        if peer.name.is_empty() || peers.by_name.get(&peer.name).is_some_and(|known| **known == peer) {
             return false;
         }
-        Arc::make_mut(peers).by_name.insert(peer.name.clone(), peer);
+        Arc::make_mut(peers).by_name.insert(peer.name.clone(), Arc::new(peer));
         return true;
     }
-    if peers.by_id.get(&id) == Some(&peer) && !peers.by_name.contains_key(&peer.name) {
+    if peers.by_id.get(&id).is_some_and(|known| **known == peer) && !peers.by_name.contains_key(&peer.name) {
         return false;
     }
     let peers = Arc::make_mut(peers);
     peers.by_name.remove(&peer.name);
-    peers.by_id.insert(id, peer);
+    peers.by_id.insert(id, Arc::new(peer));
     true
 }
 
@@ -283,7 +284,7 @@ fn upsert(peers: &mut Arc<Peers>, id: i64, peer: Peer) -> bool {
 impl Peers {
     /// All peers, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Peer> {
-        self.by_id.values().chain(self.by_name.values())
+        self.by_id.values().chain(self.by_name.values()).map(|peer| &**peer)
     }
 
     /// How many there are.
