@@ -25,7 +25,7 @@ use crate::localapi::model::Model;
 use crate::netfilter::keeper;
 use crate::node::resolve::resolve;
 
-/// Events of one edit come together within this.
+/// How long what may be half an edit is left alone.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Between looks at the file that nothing asked for.
 const TICK: Duration = Duration::from_secs(300);
@@ -83,6 +83,16 @@ pub struct Standing {
     pub repairs: u64,
 }
 
+/// What a look at the file found.
+enum Found {
+    /// What it held before.
+    Same,
+    /// Something else; nothing where there is no file.
+    Other(Vec<u8>),
+    /// It cannot be read.
+    Unreadable(std::io::Error),
+}
+
 /// The rules were refused from the beginning, for too long; the kernel's words.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -137,7 +147,7 @@ impl<P: Plan> Running<P> {
             tracing::info!("{} services: changes are looked for every {POLL:?}: {}", kind::<P>(), chain(unavailable));
         }
         let mut standing = self.given.rules.standing();
-        self.read().await;
+        self.take().await;
         self.ask();
         let mut looked = Instant::now();
         loop {
@@ -145,12 +155,13 @@ impl<P: Plan> Running<P> {
             let (next, give_up) = (self.next, self.give_up);
             tokio::select! {
                 () = watch.changed(poll.saturating_duration_since(Instant::now())) => {
-                    sleep(DEBOUNCE).await;
                     // Watched anew before it is read: a mount may have been replaced as a whole (H10).
                     watch = FileWatch::new(&self.given.file);
                     let due = Instant::now() >= poll;
                     looked = Instant::now();
-                    if self.read().await || due {
+                    if self.take().await {
+                        self.next = Some(looked);
+                    } else if due {
                         self.ask();
                     }
                 }
@@ -173,32 +184,50 @@ impl<P: Plan> Running<P> {
     }
 
     /// Looks at the file; whether there is another config than before.
-    async fn read(&mut self) -> bool {
-        let content = match tokio::fs::read(&self.given.file).await {
-            Ok(content) => content,
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            Err(error) => {
-                self.content = None;
-                self.invalid(Some(format!("it cannot be read: {error}")));
-                return false;
+    ///
+    /// A config is taken as soon as it is there. What is none, or nothing at all, may be half of an edit in place: it is
+    /// looked at again before it counts.
+    async fn take(&mut self) -> bool {
+        match self.read().await {
+            Found::Same => return false,
+            Found::Other(content) if !content.is_empty() && self.given.plan.configure(&content).is_ok() => {
+                return self.configured_by(content, Ok(()));
             }
-        };
-        if self.content.as_ref() == Some(&content) {
-            return false;
+            Found::Other(_) | Found::Unreadable(_) => sleep(DEBOUNCE).await,
         }
-        let parsed = self.given.plan.configure(&content);
-        self.content = Some(content);
-        match parsed {
-            Ok(()) => {
-                self.configured = true;
-                self.invalid(None);
-                true
+        match self.read().await {
+            Found::Same => false,
+            Found::Other(content) => {
+                let parsed = self.given.plan.configure(&content).map_err(|error| chain(&error));
+                self.configured_by(content, parsed)
             }
-            Err(error) => {
-                self.invalid(Some(chain(&error)));
+            Found::Unreadable(why) => {
+                self.content = None;
+                self.invalid(Some(format!("it cannot be read: {why}")));
                 false
             }
         }
+    }
+
+    async fn read(&mut self) -> Found {
+        match tokio::fs::read(&self.given.file).await {
+            Ok(content) if self.content.as_ref() == Some(&content) => Found::Same,
+            Ok(content) => Found::Other(content),
+            Err(error) if error.kind() == ErrorKind::NotFound && self.content.as_ref().is_some_and(Vec::is_empty) => {
+                Found::Same
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Found::Other(Vec::new()),
+            Err(error) => Found::Unreadable(error),
+        }
+    }
+
+    /// Whether what was found is a config.
+    fn configured_by(&mut self, content: Vec<u8>, parsed: Result<(), String>) -> bool {
+        self.content = Some(content);
+        let good = parsed.is_ok();
+        self.configured |= good;
+        self.invalid(parsed.err());
+        good
     }
 
     /// Says what is wrong with the file, or that nothing is any more.
