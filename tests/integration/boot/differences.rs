@@ -11,7 +11,7 @@ use tailpod::sandbox::DaemonScript;
 use crate::support::{READY, Scene, free_port, get, http, running, state};
 
 /// The rows by their first column, in the README's order, and the tests that hold them.
-const ROWS: [(&str, &[&str]); 39] = [
+const ROWS: [(&str, &[&str]); 42] = [
     (
         "tailscaled dies by itself",
         &[
@@ -203,6 +203,23 @@ const ROWS: [(&str, &[&str]); 39] = [
         &["boot::forward::s32_rules_that_stay_refused", "boot::forward::s32_write_order_with_rules"],
     ),
     ("egress to one tailnet target", &["boot::forward::n10_our_own_ports_stay_ours_unless_told_otherwise"]),
+    (
+        "trouble of an HA group: a config that is none, the API server, the firewall",
+        &[
+            "ha::trouble::ha_13_a_config_that_is_none_leaves_the_last_good_one",
+            "ha::trouble::ha_12_an_api_server_in_trouble_delays_the_report_alone",
+            "ha::trouble::refused_rules_are_tried_again_and_reported_when_they_are_in_force",
+        ],
+    ),
+    (
+        "targets of an HA egress group",
+        &[
+            "ha::egress::ha_03_a_target_that_appears_later_is_noticed",
+            "ha::egress::ha_04_a_tailscale_service_is_followed",
+            "ha::egress::ha_05_the_source_follows_the_node",
+        ],
+    ),
+    ("an HA group's drain hook", &["ha::drain::ha_16_an_endpoint_where_nobody_listens_is_no_reason_to_wait"]),
 ];
 
 /// Where a test of this name is, by what stands before its last `::`.

@@ -1,5 +1,5 @@
 # Somebody flushes all rules: ours are back within 60 s, with one line in the log (netfilter.md 14, scenario 23).
-# personas: containerboot boot
+# personas: boot
 # original: no, nobody looks again
 # limit: 200
 . "$HERE/netns.sh"

@@ -1,7 +1,7 @@
 # Rules of others stay as they are, to the letter and in place: those of a kube-proxy, of tailscaled, and what somebody
 # left at the usual priorities, in nft and in both flavours of iptables. Against a foreign translation of the same packets
 # ours wins (netfilter.md 8, rules 1 and 3; 14, scenario 22).
-# personas: containerboot boot
+# personas: boot
 # original: no, it adds to the tables that everybody uses, and flushes one (netfilter.md N3)
 . "$HERE/netns.sh"
 kube_proxy_nft() {

@@ -1,6 +1,6 @@
 # Rules change under 1,000 connections with 10,000 packets a second, with 200 new ones a second beside them: nothing is
 # lost, nothing refused (netfilter.md 14, scenario 16).
-# personas: containerboot boot
+# personas: boot
 # original: no, it does not apply in one transaction (netfilter.md N5)
 # limit: 240
 . "$HERE/netns.sh"

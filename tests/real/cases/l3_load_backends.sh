@@ -1,6 +1,6 @@
 # Backends come and go behind a name under 1,000 streams with 10,000 packets a second and 200 new ones a second: no stream
 # ends and no new one is refused; whoever is talked to already is talked to no differently (netfilter.md 14, scenario 16).
-# personas: containerboot boot
+# personas: boot
 # original: no, it looks every 10 minutes, and then flushes first (netfilter.md N3)
 # limit: 240
 . "$HERE/netns.sh"

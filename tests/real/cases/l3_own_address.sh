@@ -1,6 +1,6 @@
 # The node gets another address, and its first one back: what is there is always for the one it has (netfilter.md 14,
 # scenarios 2 and 6; 7: the regression of the first containerboot).
-# personas: containerboot boot
+# personas: boot
 # original: no, the rules for each address it ever had stay (netfilter.md N2, N8)
 . "$HERE/netns.sh"
 # mapped OWN: only that is translated.

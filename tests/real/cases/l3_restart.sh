@@ -1,6 +1,6 @@
 # Whatever happened to the process before, there is exactly one copy of the rules while it runs, and none when it was asked
 # to stop (netfilter.md 14, scenarios 17 and 18).
-# personas: containerboot boot
+# personas: boot
 # original: no, each start adds another copy, and a stop removes none (netfilter.md N2, N6)
 . "$HERE/netns.sh"
 for backend in $backends; do

@@ -1,7 +1,7 @@
 # 200 sequences of made-up changes: of egress Services, ingress Services, peers and own addresses, faster than they can be
 # followed. After each the rules are those that follow from what was said last, and in the end the same as those of a
 # process that knows nothing else. SEED says which sequences.
-# personas: containerboot boot
+# personas: boot
 # original: no, it ends when an own address has no family of the target, and keeps what was (netfilter.md N2, ha-services.md H2)
 # limit: 900
 . "$HERE/netns.sh"

@@ -1,6 +1,6 @@
 # What cannot be read or makes no sense takes nothing down: what was good last stays until something good follows, and of a
 # file the good entries count (ha-services.md 10, scenarios 13, 14, 22, 28; netfilter.md 14, scenario 26).
-# personas: containerboot boot
+# personas: boot
 # original: no, it ends (ha-services.md H6, H8)
 . "$HERE/netns.sh"
 for backend in $backends; do

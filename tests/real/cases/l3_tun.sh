@@ -1,6 +1,6 @@
 # A real tailscaled with a real network device, in the Pod and at the peer: M1 and M3 beside the rules that it
 # has itself, which are the same with and without ours.
-# personas: containerboot boot
+# personas: boot
 # limit: 180
 . "$HERE/proxy.sh"
 . "$HERE/netns.sh"

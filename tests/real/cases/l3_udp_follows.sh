@@ -1,6 +1,6 @@
 # A UDP client that keeps its socket: after a change its next datagrams go to the new target, not where they went before
 # (netfilter.md 9.4; 14, scenario 24).
-# personas: containerboot boot
+# personas: boot
 # original: no, its flows stay with the old target (netfilter.md N15)
 . "$HERE/netns.sh"
 last_is() { [ "$(tail -n 1 "$CASE/stay.out")" = "$1" ]; }
