@@ -11,6 +11,8 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -58,6 +60,37 @@ impl fmt::Display for Ended {
     }
 }
 
+/// Work without a name, whose outcome goes elsewhere. Dropping it aborts it.
+#[derive(Debug, Default)]
+pub struct Errands(JoinSet<()>);
+
+impl Errands {
+    /// Starts `work`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn spawn(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(boxed(work));
+    }
+
+    /// How the next one ended; `None` when there is none. Cancel safe.
+    pub async fn next_ended(&mut self) -> Option<Result<(), JoinError>> {
+        self.0.join_next().await
+    }
+
+    /// Tells all to end at their next await point.
+    pub fn abort_all(&mut self) {
+        self.0.abort_all();
+    }
+}
+
+/// Moves `future` off the stack and forgets its type: the runtime's part of a task is compiled once for all of them,
+/// and whoever starts many keeps no room for each in its frame. Every page of a frame is resident once it was entered.
+#[inline(never)]
+fn boxed<T>(future: impl Future<Output = T> + Send + 'static) -> BoxFuture<'static, T> {
+    future.boxed()
+}
+
 /// A set of named background tasks with one owner. Dropping it aborts them.
 #[derive(Debug)]
 pub struct Tasks {
@@ -92,7 +125,7 @@ impl Tasks {
     {
         let stop = self.root.child_token();
         let future = task(stop.clone());
-        let abort = self.set.spawn(async move { future.await.map_err(Into::into) });
+        let abort = self.set.spawn(boxed(async move { future.await.map_err(Into::into) }));
         self.running.push(Running { id: abort.id(), name: name.into(), stop, abort });
     }
 

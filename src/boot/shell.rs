@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +31,7 @@ use crate::node;
 use crate::node::bus::Newest;
 use crate::node::metrics::OwnMetrics;
 use crate::settings::{CertShare, Persona, vars};
-use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
+use crate::shutdown::{Ended, Errands, Outcome as TaskOutcome, Signals, Tasks};
 
 /// Limit of one state-writing call to the API server or the daemon after the boot deadline's part (W31).
 pub(super) const OPERATION_LIMIT: Duration = Duration::from_secs(60);
@@ -66,8 +65,8 @@ pub(super) struct Shell {
     /// What runs for as long as the boot, or one daemon, does.
     pub(super) tasks: Tasks,
     /// What ends with one event.
-    pub(super) errands: JoinSet<()>,
-    pub(super) announcements: JoinSet<()>,
+    pub(super) errands: Errands,
+    pub(super) announcements: Errands,
     pub(super) root: CancellationToken,
     incarnation: CancellationToken,
     pub(super) daemon: Option<Tailscaled>,
@@ -100,8 +99,8 @@ impl Shell {
             bus_stop: root.child_token(),
             newest: watch::channel(Arc::default()).0,
             tasks: Tasks::new(root.clone()),
-            errands: JoinSet::new(),
-            announcements: JoinSet::new(),
+            errands: Errands::default(),
+            announcements: Errands::default(),
             incarnation: root.child_token(),
             root,
             daemon: None,
@@ -171,7 +170,7 @@ impl Shell {
                 () = at(tick) => return Event::Tick,
                 Some(event) = self.inbox.recv() => return event,
                 Some(event) = receive(self.bus.as_mut()) => return event,
-                Some(ended) = self.errands.join_next() => {
+                Some(ended) = self.errands.next_ended() => {
                     if let Err(error) = ended && error.is_panic() {
                         return Event::SideFailed(format!("a task of boot panicked: {error}"));
                     }
@@ -273,6 +272,7 @@ impl Shell {
     }
 
     /// A task whose outcome is an event; dropped when its incarnation or the boot ends.
+    #[inline(never)]
     fn task(&mut self, work: impl Future<Output = Event> + Send + 'static) {
         let events = self.events.clone();
         self.errands.spawn(async move {
@@ -283,6 +283,7 @@ impl Shell {
 
     /// A task about the daemon that runs now. Nothing is told of one that is gone: it took the answers with it, and its
     /// death is the news.
+    #[inline(never)]
     fn daemon_task(&mut self, work: impl Future<Output = Event> + Send + 'static) {
         let stop = self.incarnation.clone();
         self.task(async move {

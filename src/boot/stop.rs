@@ -66,7 +66,7 @@ pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals, requested
     }
     // Nobody else orders while this replica's tailscaled still could.
     shell.certs.give_back().await;
-    let announced = async { while shell.announcements.join_next().await.is_some() {} };
+    let announced = async { while shell.announcements.next_ended().await.is_some() {} };
     if tokio::time::timeout(ANNOUNCE_GRACE, announced).await.is_err() {
         tracing::debug!("an Event was not written in time");
     }

@@ -185,36 +185,47 @@ fn dispatch(cli: Cli, invocation: &Invocation, out: &Output) -> anyhow::Result<E
     // Every TLS stack below uses the process's default. A second run in one process finds it installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match applet {
-        Applet::Boot(args) => block_on(applet::boot::run(args, invocation, out)),
-        Applet::Proxy(args) => block_on_two(applet::proxy::run(args, invocation, out)),
-        Applet::Certs(args) => block_on(applet::certs::run(args, out)),
-        Applet::Authkey(args) => block_on(applet::authkey::run(args, out)),
-        Applet::Secret(args) => block_on(applet::secret::run(args, out)),
-        Applet::Doctor(args) => block_on(applet::doctor::run(&args, out)),
+        Applet::Boot(args) => block_on(|| applet::boot::run(args, invocation, out)),
+        Applet::Proxy(args) => block_on_two(|| applet::proxy::run(args, invocation, out)),
+        Applet::Certs(args) => block_on(|| applet::certs::run(args, out)),
+        Applet::Authkey(args) => block_on(|| applet::authkey::run(args, out)),
+        Applet::Secret(args) => block_on(|| applet::secret::run(args, out)),
+        Applet::Doctor(args) => block_on(|| applet::doctor::run(&args, out)),
         #[cfg(feature = "sandbox")]
-        Applet::Sandbox(args) => block_on(applet::sandbox::run(args, out)),
+        Applet::Sandbox(args) => block_on(|| applet::sandbox::run(args, out)),
         Applet::InstallLinks(args) => applet::install_links::run(&args, out),
         Applet::Generate(args) => applet::generate::run(&args, &definition(), out),
-        Applet::Complete(args) => block_on(applet::complete::run(&args, out)),
+        Applet::Complete(args) => block_on(|| applet::complete::run(&args, out)),
     }
 }
 
 /// Runs an applet on a runtime of its own: one thread, because every applet mostly waits, and a second stack and
 /// scheduler are memory in every Pod. What still runs when the applet is done is not waited for.
-fn block_on(applet: impl Future<Output = anyhow::Result<ExitStatus>>) -> anyhow::Result<ExitStatus> {
+///
+/// Never inlined, and the future is made in here: [`dispatch`] would have room for every applet in its frame, all of it
+/// resident below whatever runs.
+#[inline(never)]
+fn block_on<F>(applet: impl FnOnce() -> F) -> anyhow::Result<ExitStatus>
+where
+    F: Future<Output = anyhow::Result<ExitStatus>>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
-    let result = runtime.block_on(applet);
+    let result = runtime.block_on(applet());
     runtime.shutdown_background();
     result
 }
 
 /// As [`block_on`] with two threads, for the applet that computes: while one is busy with a handshake, the other one
 /// answers.
-fn block_on_two(applet: impl Future<Output = anyhow::Result<ExitStatus>>) -> anyhow::Result<ExitStatus> {
+#[inline(never)]
+fn block_on_two<F>(applet: impl FnOnce() -> F) -> anyhow::Result<ExitStatus>
+where
+    F: Future<Output = anyhow::Result<ExitStatus>>,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
-    let result = runtime.block_on(applet);
+    let result = runtime.block_on(applet());
     runtime.shutdown_background();
     result
 }

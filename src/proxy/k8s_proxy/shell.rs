@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +36,7 @@ use crate::proxy::reload::{self, ReloadErrors};
 use crate::proxy::{At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, Surroundings, Tls};
 use crate::serve::advertise::Ownership;
 use crate::settings::proxy::ProxySettings;
-use crate::shutdown::{Ended, Outcome as TaskOutcome, Signals, Tasks};
+use crate::shutdown::{Ended, Errands, Outcome as TaskOutcome, Signals, Tasks};
 
 /// How long tailscaled may take to exit when it is stopped for a new key.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -83,7 +82,7 @@ pub(super) struct Shell {
     /// The certificate loop under way: its name and its end.
     cert: Option<(String, CancellationToken)>,
     tasks: Tasks,
-    pub(super) errands: JoinSet<()>,
+    pub(super) errands: Errands,
     pub(super) root: CancellationToken,
     incarnation: CancellationToken,
     pub(super) daemon: Option<Tailscaled>,
@@ -124,7 +123,7 @@ impl Shell {
             names: watch::channel(Vec::new()).0,
             cert: None,
             tasks: Tasks::new(root.clone()),
-            errands: JoinSet::new(),
+            errands: Errands::default(),
             incarnation: root.child_token(),
             root,
             daemon: None,
@@ -187,7 +186,7 @@ impl Shell {
                 () = at(tick) => return Event::Tick,
                 Some(event) = self.inbox.recv() => return event,
                 Some(event) = receive(self.bus.as_mut()) => return event,
-                Some(ended) = self.errands.join_next() => {
+                Some(ended) = self.errands.next_ended() => {
                     if let Err(error) = ended && error.is_panic() {
                         return Event::SideFailed(format!("a task of k8s-proxy panicked: {error}"));
                     }
@@ -256,6 +255,7 @@ impl Shell {
     }
 
     /// Work whose outcome is an event; dropped when the process ends.
+    #[inline(never)]
     fn errand(&mut self, work: impl Future<Output = Event> + Send + 'static) {
         let events = self.events.clone();
         self.errands.spawn(async move {
@@ -264,6 +264,7 @@ impl Shell {
     }
 
     /// Work about the daemon that runs now.
+    #[inline(never)]
     fn daemon_errand(&mut self, work: impl Future<Output = Event> + Send + 'static) {
         let stop = self.incarnation.clone();
         self.errand(async move {
