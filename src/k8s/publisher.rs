@@ -5,6 +5,7 @@
 //! outage delays writes, it loses none. Only a denial is fatal, at once: RBAC does not heal by waiting.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -38,6 +39,9 @@ pub enum Slot {
     IngressConfig,
 }
 
+/// What each slot shall hold, or holds: shared, for a report of a thousand Services is large.
+type Wanted = BTreeMap<Slot, Arc<KeyPatch>>;
+
 /// What happened to a write.
 #[derive(Debug)]
 pub enum Outcome {
@@ -52,7 +56,7 @@ pub enum Outcome {
 /// Says what the Secret shall hold. Cheap to clone; never blocks.
 #[derive(Clone, Debug)]
 pub struct Publisher {
-    desired: watch::Sender<BTreeMap<Slot, KeyPatch>>,
+    desired: watch::Sender<Wanted>,
 }
 
 /// Where patches go.
@@ -80,8 +84,8 @@ impl Target for SecretTarget {
 #[derive(Debug)]
 pub struct Writer<T> {
     target: T,
-    desired: watch::Receiver<BTreeMap<Slot, KeyPatch>>,
-    written: BTreeMap<Slot, KeyPatch>,
+    desired: watch::Receiver<Wanted>,
+    written: Wanted,
     outcomes: mpsc::Sender<Outcome>,
 }
 
@@ -107,9 +111,9 @@ impl Publisher {
     /// Any slot. A value equal to the current one changes nothing.
     pub fn set(&self, slot: Slot, patch: KeyPatch) {
         self.desired.send_if_modified(|desired| {
-            let changed = desired.get(&slot) != Some(&patch);
+            let changed = desired.get(&slot).is_none_or(|before| **before != patch);
             if changed {
-                desired.insert(slot, patch);
+                desired.insert(slot, Arc::new(patch));
             }
             changed
         });
@@ -177,10 +181,10 @@ impl<T: Target> Writer<T> {
     }
 
     /// The first slot, in order, whose latest value is not in the Secret.
-    fn next_write(&mut self) -> Option<(Slot, KeyPatch)> {
+    fn next_write(&mut self) -> Option<(Slot, Arc<KeyPatch>)> {
         let desired = self.desired.borrow_and_update();
         let due = desired.iter().find(|(slot, patch)| self.written.get(slot) != Some(patch));
-        due.map(|(slot, patch)| (*slot, patch.clone()))
+        due.map(|(slot, patch)| (*slot, Arc::clone(patch)))
     }
 
     async fn report(&self, outcome: Outcome) {
@@ -195,7 +199,7 @@ fn source(error: &Error) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
     use crate::k8s::error::{Cause, Resource, Said, Verb};

@@ -4,6 +4,7 @@
 //! reads the table back once a minute, since others may flush what is not theirs (netfilter.md 8, rules 6 and 9). The
 //! first wish is always applied: the namespace may carry a table of the container before.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -23,7 +24,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// What is in force; `None` before the first application.
-    pub applied: Option<Ruleset>,
+    pub applied: Option<Arc<Ruleset>>,
     /// Why the newest wish is not, as it was said last.
     pub problem: Option<String>,
     /// How many transactions went through.
@@ -37,7 +38,7 @@ pub struct Standing {
 /// The owner's end.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    wish: watch::Sender<Option<Ruleset>>,
+    wish: watch::Sender<Option<Arc<Ruleset>>>,
     standing: watch::Receiver<Standing>,
 }
 
@@ -46,7 +47,7 @@ pub struct Handle {
 pub struct Keeper {
     firewall: Firewall,
     table: Table,
-    wish: watch::Receiver<Option<Ruleset>>,
+    wish: watch::Receiver<Option<Arc<Ruleset>>>,
     standing: watch::Sender<Standing>,
 }
 
@@ -59,7 +60,7 @@ pub fn keeper(firewall: Firewall, table: Table) -> (Handle, Keeper) {
 
 impl Handle {
     /// Says what is wanted from now on.
-    pub fn want(&self, ruleset: Ruleset) {
+    pub fn want(&self, ruleset: Arc<Ruleset>) {
         self.wish.send_if_modified(|wish| {
             let differs = wish.as_ref() != Some(&ruleset);
             *wish = Some(ruleset);
@@ -77,10 +78,10 @@ impl Handle {
     /// # Errors
     ///
     /// The kernel's words, when an attempt was refused; the keeper goes on trying.
-    pub async fn put(&self, ruleset: Ruleset) -> Result<(), String> {
+    pub async fn put(&self, ruleset: Arc<Ruleset>) -> Result<(), String> {
         let mut standing = self.standing.clone();
         let refusals = standing.borrow_and_update().refusals;
-        self.want(ruleset.clone());
+        self.want(Arc::clone(&ruleset));
         let settled = standing.wait_for(|now| now.applied.as_ref() == Some(&ruleset) || now.refusals > refusals).await;
         match settled.as_deref() {
             Ok(now) if now.applied.as_ref() == Some(&ruleset) => Ok(()),
@@ -121,7 +122,7 @@ impl Keeper {
     }
 
     /// Brings the table to `wish`; whether it is there.
-    async fn bring(&self, wish: &Ruleset) -> bool {
+    async fn bring(&self, wish: &Arc<Ruleset>) -> bool {
         let applied = self.standing.borrow().applied.clone();
         let mut repairs = false;
         if applied.as_ref() == Some(wish) {
@@ -137,14 +138,14 @@ impl Keeper {
                 }
             }
         }
-        let before = applied.as_ref().filter(|_| !repairs);
+        let before = applied.as_deref().filter(|_| !repairs);
         match self.firewall.apply(before, wish).await {
             Ok(()) => {
                 self.standing.send_modify(|now| {
                     if now.problem.take().is_some() {
                         tracing::info!("{}: the rules are in force again", self.table);
                     }
-                    now.applied = Some(wish.clone());
+                    now.applied = Some(Arc::clone(wish));
                     now.applications += 1;
                     now.repairs += u64::from(repairs);
                 });
@@ -187,10 +188,10 @@ mod tests {
     use super::*;
     use crate::netfilter::ruleset::Interface;
 
-    fn towards(last: u8) -> Ruleset {
+    fn towards(last: u8) -> Arc<Ruleset> {
         let mut ruleset = Ruleset::empty(Table::L3, Interface::default());
         ruleset.v4_mut().ingress(Ipv4Addr::new(100, 64, 0, 1), &[Ipv4Addr::new(10, 0, 0, last)].into(), "ingress-ip");
-        ruleset
+        Arc::new(ruleset)
     }
 
     #[tokio::test(start_paused = true)]

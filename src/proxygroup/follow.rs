@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Desired, Kind, Plan, View};
 use crate::causes::chain;
+use crate::digest::sha256_hex;
 use crate::filewatch::FileWatch;
 use crate::fqdn::Fqdn;
 use crate::k8s::publisher::{Publisher, Slot};
@@ -101,15 +102,13 @@ pub struct Refused(String);
 /// The task while it runs.
 struct Running<P: Plan> {
     given: Follower<P>,
-    /// What the file held at the last look.
-    content: Option<Vec<u8>>,
+    /// The digest of what the file held at the last look.
+    content: Option<String>,
     /// Whether there has been a good config.
     configured: bool,
     desired: Option<Desired<P::Status>>,
     /// The report of what was last seen in force.
-    reported: Option<P::Status>,
-    /// The same as it was written.
-    written: Option<String>,
+    reported: Option<Arc<P::Status>>,
     said: BTreeSet<String>,
     /// When to render next.
     next: Option<Instant>,
@@ -130,7 +129,6 @@ impl<P: Plan> Follower<P> {
             configured: false,
             desired: None,
             reported: None,
-            written: None,
             said: BTreeSet::new(),
             next: None,
             rendered: None,
@@ -191,7 +189,7 @@ impl<P: Plan> Running<P> {
         match self.read().await {
             Found::Same => return false,
             Found::Other(content) if !content.is_empty() && self.given.plan.configure(&content).is_ok() => {
-                return self.configured_by(content, Ok(()));
+                return self.configured_by(&content, Ok(()));
             }
             Found::Other(_) | Found::Unreadable(_) => sleep(DEBOUNCE).await,
         }
@@ -199,7 +197,7 @@ impl<P: Plan> Running<P> {
             Found::Same => false,
             Found::Other(content) => {
                 let parsed = self.given.plan.configure(&content).map_err(|error| chain(&error));
-                self.configured_by(content, parsed)
+                self.configured_by(&content, parsed)
             }
             Found::Unreadable(why) => {
                 self.content = None;
@@ -211,9 +209,9 @@ impl<P: Plan> Running<P> {
 
     async fn read(&mut self) -> Found {
         match tokio::fs::read(&self.given.file).await {
-            Ok(content) if self.content.as_ref() == Some(&content) => Found::Same,
+            Ok(content) if self.content.as_ref() == Some(&sha256_hex(&content)) => Found::Same,
             Ok(content) => Found::Other(content),
-            Err(error) if error.kind() == ErrorKind::NotFound && self.content.as_ref().is_some_and(Vec::is_empty) => {
+            Err(error) if error.kind() == ErrorKind::NotFound && self.content.as_ref() == Some(&sha256_hex(b"")) => {
                 Found::Same
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Found::Other(Vec::new()),
@@ -222,8 +220,8 @@ impl<P: Plan> Running<P> {
     }
 
     /// Whether what was found is a config.
-    fn configured_by(&mut self, content: Vec<u8>, parsed: Result<(), String>) -> bool {
-        self.content = Some(content);
+    fn configured_by(&mut self, content: &[u8], parsed: Result<(), String>) -> bool {
+        self.content = Some(sha256_hex(content));
         let good = parsed.is_ok();
         self.configured |= good;
         self.invalid(parsed.err());
@@ -279,7 +277,7 @@ impl<P: Plan> Running<P> {
         if self.desired.as_ref() == Some(&desired) {
             return;
         }
-        self.given.rules.want(desired.ruleset.clone());
+        self.given.rules.want(Arc::clone(&desired.ruleset));
         self.given.standing.send_modify(|standing| {
             standing.problems = desired.problems.clone().into();
             standing.services = desired.services;
@@ -326,20 +324,20 @@ impl<P: Plan> Running<P> {
         if self.reported.as_ref() == Some(&desired.status) {
             return;
         }
-        let changes = P::changes(self.reported.as_ref(), &desired.status);
+        let changes = P::changes(self.reported.as_deref(), &desired.status);
         for line in changes.iter().take(LINES) {
             tracing::info!("{line}");
         }
         if changes.len() > LINES {
             tracing::info!("{} services: {} changes more", kind::<P>(), changes.len() - LINES);
         }
-        self.reported = Some(desired.status.clone());
+        let first = self.reported.replace(Arc::clone(&desired.status)).is_none();
         // The key was removed before the start: to say nothing is to say that there is none.
-        if self.written.is_none() && P::is_empty(&desired.status) {
+        if first && P::is_empty(&desired.status) {
             return;
         }
-        match serde_json::to_string(&desired.status) {
-            Ok(text) if self.written.as_ref() != Some(&text) => {
+        match serde_json::to_string(&*desired.status) {
+            Ok(text) => {
                 if let Some(publisher) = &self.given.publisher {
                     let (slot, key) = match P::KIND {
                         Kind::Egress => (Slot::EgressServices, state::EGRESS_SERVICES),
@@ -347,9 +345,7 @@ impl<P: Plan> Running<P> {
                     };
                     publisher.set(slot, state::group_status_patch(key, &text));
                 }
-                self.written = Some(text);
             }
-            Ok(_) => {}
             Err(error) => tracing::error!("{} services: the status cannot be written: {error}", kind::<P>()),
         }
     }

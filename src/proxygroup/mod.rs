@@ -7,6 +7,7 @@
 
 pub mod drain;
 pub mod egress;
+pub mod entries;
 pub mod follow;
 pub mod ingress;
 pub mod metrics;

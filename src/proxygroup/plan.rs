@@ -1,6 +1,7 @@
 //! What both kinds of groups have in common: a config becomes rules and a report. Pure.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -60,9 +61,9 @@ pub struct View<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired<S> {
     /// What the table shall hold.
-    pub ruleset: Ruleset,
+    pub ruleset: Arc<Ruleset>,
     /// What is true of the rules once they are in force.
-    pub status: S,
+    pub status: Arc<S>,
     /// What cannot be served, and why; one line each.
     pub problems: Vec<String>,
     /// How many Services there are.

@@ -214,6 +214,7 @@ const PURE: &[&str] = &[
     "proxygroup/egress/mod.rs",
     "proxygroup/egress/status.rs",
     "proxygroup/egress/targets.rs",
+    "proxygroup/entries.rs",
     "proxygroup/ingress/config.rs",
     "proxygroup/ingress/mod.rs",
     "proxygroup/metrics.rs",

@@ -161,7 +161,7 @@ struct Task {
     backends: watch::Receiver<Backends>,
     rules: Handle,
     /// What the keeper was last asked for, and for which addresses of the node.
-    wish: Option<(Ruleset, Vec<IpAddr>)>,
+    wish: Option<(Arc<Ruleset>, Vec<IpAddr>)>,
     told: Option<Forwarding>,
 }
 
@@ -228,8 +228,9 @@ impl Task {
     }
 
     fn want(&mut self, desired: Desired, own: Vec<IpAddr>) {
-        if self.wish.as_ref().is_some_and(|(wish, _)| *wish == desired.ruleset) {
-            self.wish = Some((desired.ruleset, own));
+        let ruleset = Arc::new(desired.ruleset);
+        if self.wish.as_ref().is_some_and(|(wish, _)| *wish == ruleset) {
+            self.wish = Some((ruleset, own));
             return;
         }
         let same_node = self.wish.as_ref().is_some_and(|(_, before)| *before == own);
@@ -246,8 +247,8 @@ impl Task {
         if self.looks_up() || self.finds_peers() {
             self.enable(desired.targets);
         }
-        self.rules.want(desired.ruleset.clone());
-        self.wish = Some((desired.ruleset, own));
+        self.rules.want(Arc::clone(&ruleset));
+        self.wish = Some((ruleset, own));
     }
 
     /// Kernels forward nothing unless they are told to. Without it the rules are as good as none, but it may have been

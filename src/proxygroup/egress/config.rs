@@ -1,16 +1,15 @@
 //! What the operator wants of an egress group: the files `egress-services` and `hep-pings`. Pure.
 //!
-//! A file that is not JSON is refused as a whole; what is wrong in one Service is left out and told, so that one odd
-//! Service does not take the others along (ha-services.md 2.1, 2.2, 8.6). Types follow `kube/egressservices/egressservices.go`.
+//! ha-services.md 2.1 and 2.2; types follow `kube/egressservices/egressservices.go`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::ParseIntError;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::super::plan::Invalid;
+use super::super::entries::{self, Entry};
+use super::super::plan::Kind;
 use crate::netfilter::ruleset::{Port, Protocol};
 
 /// The file with the Services, in the config directory.
@@ -18,14 +17,8 @@ pub const SERVICES_FILE: &str = "egress-services";
 /// The file with the number of health checks, beside it.
 pub const PINGS_FILE: &str = "hep-pings";
 
-/// Every Service that can be served, and what cannot.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Config {
-    /// By the name that the operator made of namespace and name.
-    pub services: BTreeMap<String, Service>,
-    /// What is left out and why.
-    pub problems: Vec<String>,
-}
+/// The file as it was read; by the name that the operator made of namespace and name.
+pub type Config = entries::Config<Service>;
 
 /// A target on the tailnet and the ports that lead there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +29,8 @@ pub struct Service {
     pub target: TailnetTarget,
     /// The target as meant.
     pub wanted: Wanted,
-    /// A set: order and duplicates mean nothing.
-    pub ports: BTreeSet<PortMap>,
+    /// Sorted, each once: order and duplicates mean nothing.
+    pub ports: Ports,
 }
 
 /// A target as the operator writes and compares it; exactly one is set.
@@ -57,6 +50,9 @@ pub enum Wanted {
     /// A name on the tailnet.
     Fqdn(String),
 }
+
+/// The ports of a Service. Most have one or two, for which a tree would be mostly room.
+pub type Ports = Box<[PortMap]>;
 
 /// A port of the Pod and the port it leads to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -95,31 +91,9 @@ impl PortMap {
     }
 }
 
-impl Config {
-    /// Reads the file; an empty one is no config.
-    ///
-    /// # Errors
-    /// It is not a JSON object.
-    pub fn parse(text: &[u8]) -> Result<Option<Self>, Invalid> {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        // `null` is what Go makes of a map that was never made.
-        let entries: Option<BTreeMap<String, Value>> = serde_json::from_slice(text)?;
-        let mut config = Self::default();
-        for (name, entry) in entries.unwrap_or_default() {
-            match Service::read(&name, &entry, &mut config.problems) {
-                Ok(service) => {
-                    config.services.insert(name, service);
-                }
-                Err(problem) => config.problems.push(format!("egress service {name:?} is left out: {problem}")),
-            }
-        }
-        Ok(Some(config))
-    }
-}
+impl Entry for Service {
+    const KIND: Kind = Kind::Egress;
 
-impl Service {
     fn read(name: &str, entry: &Value, problems: &mut Vec<String>) -> Result<Self, String> {
         let entry = entry.as_object().ok_or("it is not an object")?;
         let target = TailnetTarget { ip: target(entry, "ip")?, fqdn: target(entry, "fqdn")? };
@@ -128,7 +102,7 @@ impl Service {
             ("", fqdn) => Wanted::Fqdn(fqdn.to_owned()),
             (ip, _) => Wanted::Ip(ip.parse().map_err(|_| format!("tailnetTarget.ip is {ip:?}, not an IP address"))?),
         };
-        let mut ports = BTreeSet::new();
+        let mut ports = Vec::new();
         let listed = match entry.get("ports") {
             None | Some(Value::Null) => &[][..],
             Some(Value::Array(listed)) => listed,
@@ -136,14 +110,14 @@ impl Service {
         };
         for (nth, map) in listed.iter().enumerate() {
             match PortMap::read(map) {
-                Ok(map) => {
-                    ports.insert(map);
-                }
+                Ok(map) => ports.push(map),
                 Err(problem) => problems.push(format!("egress service {name:?}: ports[{nth}] is left out: {problem}")),
             }
         }
+        ports.sort_unstable();
+        ports.dedup();
         let health = entry.get("healthCheckEndpoint").and_then(Value::as_str).filter(|url| !url.is_empty());
-        Ok(Self { health: health.map(str::to_owned), target, wanted, ports })
+        Ok(Self { health: health.map(str::to_owned), target, wanted, ports: ports.into() })
     }
 }
 

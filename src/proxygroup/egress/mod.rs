@@ -6,9 +6,10 @@ pub mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Instant;
 
-use self::config::{Config, PortMap, Service, Wanted};
+use self::config::{Config, PortMap, Ports, Service, Wanted};
 use self::status::{Served, Status};
 use self::targets::{Found, Targets};
 use super::plan::{Desired, Invalid, Kind, Plan, PodIps, View};
@@ -95,14 +96,8 @@ impl Egress {
 
 impl Maps {
     /// Leads the ports of a Service to its target; the ports that are its own.
-    fn add(
-        &mut self,
-        name: &str,
-        ports: &BTreeSet<PortMap>,
-        to: Chosen,
-        problems: &mut Vec<String>,
-    ) -> BTreeSet<PortMap> {
-        let mut served = BTreeSet::new();
+    fn add(&mut self, name: &str, ports: &[PortMap], to: Chosen, problems: &mut Vec<String>) -> Ports {
+        let mut served = Vec::new();
         for map in ports {
             let Some(port) = map.port() else { continue };
             if let Some(owner) = self.owners.get(&port) {
@@ -118,9 +113,9 @@ impl Maps {
             if let Some(addr) = to.v6 {
                 self.v6.insert(port, PortTarget { addr, port: map.target_port, label });
             }
-            served.insert(map.clone());
+            served.push(map.clone());
         }
-        served
+        served.into()
     }
 }
 
@@ -179,7 +174,7 @@ impl Plan for Egress {
             ruleset.v6_mut().map_ports(own, maps.v6);
         }
         let services = reported.len();
-        let status = Status::new(self.pod, reported);
+        let (ruleset, status) = (Arc::new(ruleset), Arc::new(Status::new(self.pod, reported)));
         Some(Desired { ruleset, status, problems, services, unresolved, again })
     }
 
@@ -227,7 +222,7 @@ fn addresses(served: Option<&Served>) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-fn ports(ports: &BTreeSet<PortMap>) -> String {
+fn ports(ports: &[PortMap]) -> String {
     let named =
         ports.iter().take(NAMED).map(|map| format!("{} {} to {}", map.protocol, map.match_port, map.target_port));
     let mut named: Vec<_> = named.collect();

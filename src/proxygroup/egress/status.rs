@@ -1,12 +1,12 @@
 //! What the operator reads of an egress replica: Secret key `egress-services` (ha-services.md 2.3). Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::Serialize;
 
 use super::super::plan::PodIps;
-use super::config::{PortMap, TailnetTarget};
+use super::config::{Ports, TailnetTarget};
 
 /// The report. Members stand in the order of upstream's types, so equal reports are equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,7 +23,7 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Served {
     /// The ports that lead there; the operator compares them with the config's.
-    pub ports: BTreeSet<PortMap>,
+    pub ports: Ports,
     /// Where they lead; `null` when that is nowhere for now.
     #[serde(rename = "tailnetTargetIPs")]
     pub addresses: Option<Vec<IpAddr>>,
@@ -55,6 +55,7 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::PortMap;
     use super::*;
 
     fn pod(ipv4: Option<&str>, ipv6: Option<&str>) -> PodIps {
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_the_contract() {
-        let ports = BTreeSet::from([PortMap { protocol: "TCP".to_owned(), match_port: 10345, target_port: 80 }]);
+        let ports = Box::new([PortMap { protocol: "TCP".to_owned(), match_port: 10345, target_port: 80 }]);
         let target = TailnetTarget { ip: String::new(), fqdn: "web.example.ts.net".to_owned() };
         let addresses = Some(["100.99.1.2", "fd7a:115c:a1e0::1:2"].map(|ip| ip.parse().unwrap()).to_vec());
         let served = Served { ports, addresses, target };
@@ -82,7 +83,7 @@ mod tests {
                 r#""tailnetTarget":{"ip":"","fqdn":"web.example.ts.net"}}}}"#,
             )
         );
-        let none = Served { ports: BTreeSet::new(), addresses: None, ..served };
+        let none = Served { ports: Box::default(), addresses: None, ..served };
         assert_eq!(
             json(&Status::new(pod(None, None), [("a".to_owned(), none)].into())),
             concat!(

@@ -210,7 +210,7 @@ fn no_config_and_an_empty_one_ask_for_nothing() {
         let desired = world("100.64.0.1", &[]).desired(&mut group);
         assert!(desired.ruleset.is_empty());
         assert!(Egress::is_empty(&desired.status));
-        assert_eq!(serde_json::to_string(&desired.status).unwrap(), r#"{"podIPv4":"10.42.0.7","services":null}"#);
+        assert_eq!(serde_json::to_string(&*desired.status).unwrap(), r#"{"podIPv4":"10.42.0.7","services":null}"#);
     }
     assert!(group.configure(b"{").is_err());
 }

@@ -2,22 +2,16 @@
 //!
 //! Types follow `kube/ingressservices/ingressservices.go`.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::super::plan::Invalid;
+use super::super::entries::{self, Entry};
+use super::super::plan::Kind;
 
-/// Every Service that can be served, and what cannot.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Config {
-    /// By name, `svc:<host>`.
-    pub services: BTreeMap<String, Service>,
-    /// What is left out and why.
-    pub problems: Vec<String>,
-}
+/// The file as it was read; by name, `svc:<host>`.
+pub type Config = entries::Config<Service>;
 
 /// Where the addresses of one Tailscale Service lead. Written back as it was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -51,31 +45,10 @@ fn or_empty<S: Serializer>(ip: &Option<IpAddr>, serializer: S) -> Result<S::Ok, 
     }
 }
 
-impl Config {
-    /// Reads the file; an empty one is no config.
-    ///
-    /// # Errors
-    /// It is not a JSON object.
-    pub fn parse(text: &[u8]) -> Result<Option<Self>, Invalid> {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        let entries: Option<BTreeMap<String, Value>> = serde_json::from_slice(text)?;
-        let mut config = Self::default();
-        for (name, entry) in entries.unwrap_or_default() {
-            match Service::read(&entry) {
-                Ok(service) => {
-                    config.services.insert(name, service);
-                }
-                Err(problem) => config.problems.push(format!("ingress service {name:?} is left out: {problem}")),
-            }
-        }
-        Ok(Some(config))
-    }
-}
+impl Entry for Service {
+    const KIND: Kind = Kind::Ingress;
 
-impl Service {
-    fn read(entry: &Value) -> Result<Self, String> {
+    fn read(_: &str, entry: &Value, _: &mut Vec<String>) -> Result<Self, String> {
         if !entry.is_object() {
             return Err("it is not an object".to_owned());
         }
@@ -85,7 +58,9 @@ impl Service {
         };
         Ok(Self { ipv4: mapping("IPv4Mapping")?, ipv6: mapping("IPv6Mapping")? })
     }
+}
 
+impl Service {
     /// Both mappings, as far as they are there.
     pub fn mappings(&self) -> impl Iterator<Item = Mapping> {
         self.ipv4.into_iter().chain(self.ipv6)

@@ -5,6 +5,7 @@ pub mod config;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -143,6 +144,7 @@ impl Plan for Ingress {
         let (services, unresolved) = (self.config.services.len(), self.config.services.len() - configs.len());
         let status = Status { configs, pod_ipv4: self.pod.ipv4, pod_ipv6: self.pod.ipv6 };
         let again = self.lingering.values().map(|(_, until)| *until).min();
+        let (ruleset, status) = (Arc::new(ruleset), Arc::new(status));
         Some(Desired { ruleset, status, problems, services, unresolved, again })
     }
 
@@ -210,7 +212,7 @@ mod tests {
         let config = format!("{{{DB},{WEB}}}");
         let desired = render(&mut group(&config), true, Instant::now());
         assert_eq!(rules(&desired), ["100.100.1.1 -> 10.43.7.9", "100.100.1.2 -> 10.43.7.8", "fd7a::1 -> fd43::79"]);
-        assert_eq!(serde_json::to_string(&desired.status).unwrap(), format!(r#"{{"configs":{config}}}"#));
+        assert_eq!(serde_json::to_string(&*desired.status).unwrap(), format!(r#"{{"configs":{config}}}"#));
         assert_eq!((desired.services, desired.mappings(), desired.again), (2, 3, None));
     }
 
@@ -219,7 +221,7 @@ mod tests {
         let mut group = group(&format!("{{{DB}}}"));
         group.pod = PodIps { ipv4: Some("10.42.0.7".parse().unwrap()), ipv6: Some("fd42::7".parse().unwrap()) };
         let pod = r#""podIPv4":"10.42.0.7","podIPv6":"fd42::7"}"#;
-        let json = |desired: Desired<Status>| serde_json::to_string(&desired.status).unwrap();
+        let json = |desired: Desired<Status>| serde_json::to_string(&*desired.status).unwrap();
         assert_eq!(json(render(&mut group, true, Instant::now())), format!(r#"{{"configs":{{{DB}}},{pod}"#));
         group.configure(b"{}").unwrap();
         assert_eq!(json(render(&mut group, true, Instant::now())), format!("{{{pod}"));
@@ -230,12 +232,12 @@ mod tests {
         let half = r#"{"svc:a":{"IPv4Mapping":{"TailscaleServiceIP":"100.100.1.1","ClusterIP":"10.43.7.9"},"IPv6Mapping":{"TailscaleServiceIP":"","ClusterIP":"fd43::79"}}}"#;
         let desired = render(&mut group(half), true, Instant::now());
         assert_eq!(rules(&desired), ["100.100.1.1 -> 10.43.7.9"]);
-        assert_eq!(serde_json::to_string(&desired.status).unwrap(), format!(r#"{{"configs":{half}}}"#));
+        assert_eq!(serde_json::to_string(&*desired.status).unwrap(), format!(r#"{{"configs":{half}}}"#));
         assert_eq!(desired.problems, [r#"ingress service "svc:a": nothing to fd43::79 cannot be served"#]);
 
         let without = render(&mut group(&format!("{{{WEB}}}")), false, Instant::now());
         assert_eq!(rules(&without), ["100.100.1.1 -> 10.43.7.9"]);
-        assert_eq!(serde_json::to_string(&without.status).unwrap(), format!(r#"{{"configs":{{{WEB}}}}}"#));
+        assert_eq!(serde_json::to_string(&*without.status).unwrap(), format!(r#"{{"configs":{{{WEB}}}}}"#));
         assert_eq!(without.problems.len(), 1);
 
         let mixed = r#"{"svc:a":{"IPv4Mapping":{"TailscaleServiceIP":"100.100.1.1","ClusterIP":"fd43::79"}}}"#;
