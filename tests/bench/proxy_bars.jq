@@ -1,5 +1,7 @@
 # The bars of the proxy, from the summary: what was measured, beside what, and whether the bar is held. Each bar says
-# which way is good. `ours` has PROXY headers in, as k8s-proxy has; `ours-tls` has TLS on both sides, as nginx has.
+# which way is good. `ours` has PROXY headers in, as k8s-proxy has; `ours-tls` has TLS on both sides, as nginx has: its
+# stream is deciphered and enciphered once more on the cores that client and backend need for the same, so half of the
+# direct rate is all that two cores can give, and nginx is the measure.
 def of($measure; $subject): map(select(.measure == "proxy-" + $measure and .subject == $subject)) | (.[0].median // null);
 def show: if . == null then "-" elif . >= 100 then round else (. * 100 | round / 100) end;
 def bar($what; $value; $beside; $ratio; $sign; $limit):
@@ -38,7 +40,7 @@ def added($ours): (of("quiet-p50_us"; $ours)) as $a | (of("quiet-p50_us"; "direc
   plain("10,000 watches not delivered"; "watches-10000-lost"; "ours"; "none"; 1; "<="; 0),
   plain("10,000 watches not delivered, TLS"; "watches-10000-lost"; "ours-tls"; "none"; 1; "<="; 0),
   ratio("upgraded stream MB/s, direct"; "stream-mb_per_second"; "ours"; "direct"; ">="; 0.6),
-  ratio("upgraded stream MB/s, TLS, direct"; "stream-mb_per_second"; "ours-tls"; "direct"; ">="; 0.6),
+  ratio("upgraded stream MB/s, TLS, nginx"; "stream-mb_per_second"; "ours-tls"; "nginx"; ">="; 1.3),
   plain("200 streams, lost"; "echo-lost"; "ours"; "original"; 1; "<="; 0),
   plain("200 streams, lost, TLS"; "echo-lost"; "ours-tls"; "original"; 1; "<="; 0),
   plain("failed requests, 1 KB"; "1k-failed"; "ours"; "original"; 1; "<="; 0),
