@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::conntrack;
+use super::drift::Drift;
 use super::fake::Fake;
 use super::iptables::Iptables;
 use super::netlink::{LIMIT, NetlinkError};
@@ -123,6 +124,20 @@ impl Firewall {
             Backend::Fake(fake) => Ok(fake.holds(&applied)),
             Backend::Nft(nft) => nft.holds(&applied).await,
             Backend::Iptables(iptables) => iptables.holds(&applied).await,
+        }
+    }
+
+    /// How a table differs from what is desired of it; `None` when nothing is.
+    ///
+    /// # Errors
+    ///
+    /// It could not be read.
+    pub async fn compare(&self, table: Table, desired: Option<&Ruleset>) -> Result<Drift, ApplyError> {
+        let desired = desired.map(|desired| self.possible(desired));
+        match &self.backend {
+            Backend::Fake(_) => Err(ApplyError::Unreachable("it is in the memory of another process".to_owned())),
+            Backend::Nft(nft) => nft.compare(table, desired.as_deref()).await,
+            Backend::Iptables(iptables) => iptables.compare(table, desired.as_deref()).await,
         }
     }
 

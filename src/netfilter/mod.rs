@@ -6,6 +6,7 @@
 //! part II.
 
 pub mod conntrack;
+pub mod drift;
 mod fake;
 pub mod firewall;
 pub mod iptables;

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::ruleset::{Address, Postrouting, Prerouting, Rules, Ruleset};
+use super::ruleset::{Address, Family, Port, PortTarget, Postrouting, Prerouting, Rules, Ruleset, ServiceTarget};
 
 /// Chain of new flows: NAT, hook prerouting, before the conventional -100.
 pub const PRE: (&str, i32) = ("tp_pre", -105);
@@ -13,6 +13,9 @@ pub const PRE: (&str, i32) = ("tp_pre", -105);
 pub const POST: (&str, i32) = ("tp_post", 95);
 /// Chain of the MSS clamp: filter, hook forward, before tailscaled's accepts end the evaluation.
 pub const FORWARD: (&str, i32) = ("tp_fwd", -150);
+/// All of them, each with its type and its hook before it.
+pub const CHAINS: [(&str, &str, (&str, i32)); 3] =
+    [("nat", "prerouting", PRE), ("nat", "postrouting", POST), ("filter", "forward", FORWARD)];
 /// Map of ports.
 pub const PORTS: &str = "ports";
 /// Map of Services.
@@ -35,6 +38,39 @@ pub fn render_family<A: Address>(ruleset: &Ruleset, rules: &Rules<A>) -> String 
     script.text
 }
 
+/// Makes a chain, one of [`CHAINS`].
+pub fn add_chain(family: Family, table: &str, (kind, hook, (chain, priority)): (&str, &str, (&str, i32))) -> String {
+    format!("add chain {family} {table} {chain} {{ type {kind} hook {hook} priority {priority}; policy accept; }}")
+}
+
+/// Makes a map, [`PORTS`] or [`SERVICES`].
+pub fn add_map(family: Family, table: &str, map: &str) -> String {
+    let addr = match family {
+        Family::V4 => "ipv4_addr",
+        Family::V6 => "ipv6_addr",
+    };
+    let types = match map {
+        PORTS => format!("inet_proto . inet_service : {addr} . inet_service"),
+        _ => format!("{addr} : {addr}"),
+    };
+    format!("add map {family} {table} {map} {{ type {types}; }}")
+}
+
+/// The key of a port.
+pub fn port_key(port: Port) -> String {
+    format!("{} . {}", port.protocol, port.port)
+}
+
+/// The element of a port.
+pub fn port_element<A: Address>(port: Port, target: &PortTarget<A>) -> String {
+    format!("{} comment \"{}\" : {} . {}", port_key(port), target.label, target.addr, target.port)
+}
+
+/// The element of a Service.
+pub fn service_element<A: Address>(to: A, target: &ServiceTarget<A>) -> String {
+    format!("{to} comment \"{}\" : {}", target.label, target.addr)
+}
+
 struct Script<'a> {
     text: String,
     table: &'a str,
@@ -46,37 +82,21 @@ impl Script<'_> {
         let (family, table) = (A::FAMILY, self.table);
         let text = &mut self.text;
         writeln!(text, "add table {family} {table}")?;
-        for (kind, hook, (chain, priority)) in
-            [("nat", "prerouting", PRE), ("nat", "postrouting", POST), ("filter", "forward", FORWARD)]
-        {
-            writeln!(
-                text,
-                "add chain {family} {table} {chain} {{ type {kind} hook {hook} priority {priority}; policy accept; }}"
-            )?;
+        for chain in CHAINS {
+            writeln!(text, "{}", add_chain(family, table, chain))?;
         }
-        let addr = format!("{}_addr", if family.as_str() == "ip" { "ipv4" } else { "ipv6" });
-        writeln!(
-            text,
-            "add map {family} {table} {PORTS} {{ type inet_proto . inet_service : {addr} . inet_service; }}"
-        )?;
-        writeln!(text, "add map {family} {table} {SERVICES} {{ type {addr} : {addr}; }}")?;
+        for map in [PORTS, SERVICES] {
+            writeln!(text, "{}", add_map(family, table, map))?;
+        }
         writeln!(text, "flush table {family} {table}")?;
         for map in [PORTS, SERVICES] {
             writeln!(text, "flush map {family} {table} {map}")?;
         }
         for (port, target) in &rules.ports {
-            writeln!(
-                text,
-                "add element {family} {table} {PORTS} {{ {} . {} comment \"{}\" : {} . {} }}",
-                port.protocol, port.port, target.label, target.addr, target.port
-            )?;
+            writeln!(text, "add element {family} {table} {PORTS} {{ {} }}", port_element(*port, target))?;
         }
         for (to, target) in &rules.services {
-            writeln!(
-                text,
-                "add element {family} {table} {SERVICES} {{ {to} comment \"{}\" : {} }}",
-                target.label, target.addr
-            )?;
+            writeln!(text, "add element {family} {table} {SERVICES} {{ {} }}", service_element(*to, target))?;
         }
         for rule in &rules.prerouting {
             self.prerouting(rule)?;

@@ -12,7 +12,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use self::rules::{Chains, Saved, TABLES, clear, fill};
+use self::rules::{Chains, Saved, TABLES, clear, compare, fill};
+use super::drift::Drift;
 use super::firewall::ApplyError;
 use super::ruleset::{Family, Ruleset, Table};
 
@@ -112,6 +113,28 @@ impl Iptables {
             result = result.and(removed);
         }
         result
+    }
+
+    /// How our chains differ from what is desired of them; `None` when nothing is.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be listed.
+    pub async fn compare(&self, table: Table, desired: Option<&Ruleset>) -> Result<Drift, ApplyError> {
+        let (short, mut drift) = (table.short(), Drift::default());
+        for family in self.families {
+            let saved = self.list(*family).await?;
+            let wanted = desired.map(|desired| Chains::of(desired, *family));
+            let program = self.program(*family, "");
+            let input = compare(&mut drift, &program, short, &saved, wanted.as_ref());
+            if !input.is_empty() {
+                let command = format!("{program}-restore -w {LOCK} --noflush <<'EOF'\n{input}EOF");
+                let before = if drift.mend.is_empty() { "" } else { "\n" };
+                drift.mend.push_str(before);
+                drift.mend.push_str(&command);
+            }
+        }
+        Ok(drift)
     }
 
     /// What our chains hold, in a few words for each family; `None` when they are not there.

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::netfilter::drift::Drift;
 use crate::netfilter::label::Label;
 use crate::netfilter::ruleset::{Address, Family, Port, Postrouting, Prerouting, Rules, Ruleset};
 
@@ -210,6 +211,29 @@ impl Saved {
         rules.iter().map(plain).eq(wanted.at(hook).iter().map(plain))
             && self.jumps(hook, short) == 1
             && self.is_first(hook, short)
+    }
+}
+
+/// Notes how our chains differ from what is wanted of them, nothing when that is `None`; what [`fill`] or [`clear`] does
+/// about it. `program` is the one that shows them.
+pub fn compare(drift: &mut Drift, program: &str, short: &str, saved: &Saved, wanted: Option<&Chains>) -> String {
+    for hook in Hook::ALL {
+        let (ours, place) = (hook.ours(short), format!("{program} -t {}", hook.table()));
+        let jump = format!("-A {} -j {ours}", hook.chain());
+        let plain =
+            |rules: &[String]| rules.iter().map(|rule| format!("-A {ours} {}", rule.replace('"', ""))).collect();
+        let mut held: Vec<String> = saved.chain(hook.table(), &ours).map(plain).unwrap_or_default();
+        let mut expected: Vec<String> = wanted.map(|wanted| plain(wanted.at(hook))).unwrap_or_default();
+        held.extend((0..saved.jumps(hook, short)).map(|_| jump.clone()));
+        expected.extend(wanted.map(|_| jump.clone()));
+        drift.note(&place, &held, &expected);
+        if saved.jumps(hook, short) > 0 && wanted.is_some() && !saved.is_first(hook, short) {
+            drift.unwanted.push(format!("{place} has rules of others before `{jump}`"));
+        }
+    }
+    match wanted {
+        Some(wanted) => fill(short, saved, wanted),
+        None => clear(short, saved),
     }
 }
 

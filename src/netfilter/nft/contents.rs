@@ -12,6 +12,13 @@ use crate::netfilter::ruleset::{
 };
 use crate::netfilter::script;
 
+/// `IPS_DST_NAT`, in the machine's byte order like all of `ct status`.
+pub const DESTINATION_TRANSLATED: u32 = 1 << 5;
+/// TCP's flag of a segment that opens a connection.
+pub const SYN: u8 = 0x02;
+/// TCP's flag of one that refuses or ends it.
+pub const RST: u8 = 0x04;
+
 /// A chain of each of our tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chain {
@@ -88,20 +95,17 @@ impl Chain {
 
     /// Its name and its priority.
     pub fn name(self) -> (&'static str, i32) {
-        match self {
-            Self::Pre => script::PRE,
-            Self::Post => script::POST,
-            Self::Forward => script::FORWARD,
-        }
+        script::CHAINS[self as usize].2
     }
 
     /// Its type and the number of its hook.
     pub fn hook(self) -> (&'static str, u32) {
-        match self {
-            Self::Pre => ("nat", 0),
-            Self::Post => ("nat", 4),
-            Self::Forward => ("filter", 2),
-        }
+        let number = match self {
+            Self::Pre => 0,
+            Self::Post => 4,
+            Self::Forward => 2,
+        };
+        (script::CHAINS[self as usize].0, number)
     }
 }
 
@@ -184,14 +188,19 @@ pub fn service_element<A: Address>(addr: A, target: &ServiceTarget<A>) -> Elemen
     Element { key: service_key(addr), value: service_key(target.addr), label: &target.label }
 }
 
-/// Reads an element of [`Map::Ports`]; `None` when it is not ours.
-pub fn read_port<A: Address>(key: &[u8], value: &[u8], label: Label) -> Option<(Port, PortTarget<A>)> {
+/// Reads the key of a port; `None` when it is none.
+pub fn read_port_key(key: &[u8]) -> Option<Port> {
     let [protocol, 0, 0, 0, high, low, 0, 0] = *key else { return None };
     let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|known| known.number() == protocol)?;
-    let (addr, port) = value.split_at_checked(value.len().checked_sub(4)?)?;
-    let [target_high, target_low, 0, 0] = *port else { return None };
-    let target = PortTarget { addr: A::from_bytes(addr)?, port: u16::from_be_bytes([target_high, target_low]), label };
-    Some((Port { protocol, port: u16::from_be_bytes([high, low]) }, target))
+    Some(Port { protocol, port: u16::from_be_bytes([high, low]) })
+}
+
+/// Reads an element of [`Map::Ports`]; `None` when it is not ours.
+pub fn read_port<A: Address>(key: &[u8], value: &[u8], label: Label) -> Option<(Port, PortTarget<A>)> {
+    let port = read_port_key(key)?;
+    let (addr, target) = value.split_at_checked(value.len().checked_sub(4)?)?;
+    let [high, low, 0, 0] = *target else { return None };
+    Some((port, PortTarget { addr: A::from_bytes(addr)?, port: u16::from_be_bytes([high, low]), label }))
 }
 
 /// Reads an element of [`Map::Services`]; `None` when it is not ours.
@@ -297,8 +306,6 @@ impl Writer<'_> {
     }
 
     fn postrouting<A: Address>(&self, rule: &Postrouting<A>) -> Rule {
-        // IPS_DST_NAT, in the machine's byte order like all of `ct status`.
-        const DESTINATION_TRANSLATED: u32 = 1 << 5;
         match rule {
             Postrouting::Towards { to, source, label } => {
                 let mut exprs = destination(*to);
@@ -319,8 +326,6 @@ impl Writer<'_> {
     }
 
     fn clamp(&self, side: Meta) -> Rule {
-        const SYN: u8 = 0x02;
-        const RST: u8 = 0x04;
         let mut exprs = self.device(side, Is::Equal);
         exprs.extend([
             Expr::Meta(Meta::L4Protocol),

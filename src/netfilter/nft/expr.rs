@@ -135,7 +135,8 @@ impl Expr {
         });
     }
 
-    fn name(&self) -> &str {
+    /// What the kernel calls it.
+    pub fn name(&self) -> &str {
         match self {
             Self::Meta(_) => "meta",
             Self::ConnectionStatus => "ct",

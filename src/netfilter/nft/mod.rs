@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use self::contents::{Contents, Installed};
 use self::diff::{Step, diff};
 use self::reading::{Question, Reading};
+use super::drift::Drift;
 use super::firewall::{ApplyError, blocking};
 use super::netlink::wire::Request;
 use super::netlink::{Commit, NetlinkError, Socket};
@@ -25,6 +26,7 @@ pub mod diff;
 pub mod expr;
 pub mod message;
 pub mod reading;
+pub mod words;
 
 /// What the table of a dry run is called.
 const PROBE: &str = "tailpod_probe";
@@ -115,6 +117,29 @@ impl Nft {
         let steps = [Step::AddTable, Step::DeleteTable];
         let families = Family::ALL.into_iter().filter(|family| self.families.contains(*family));
         commit(families.flat_map(|family| message::write(table.name(), family, &steps)).collect()).await
+    }
+
+    /// How a table differs from what is desired of it; `None` when nothing is.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read.
+    pub async fn compare(&self, table: Table, desired: Option<&Ruleset>) -> Result<Drift, ApplyError> {
+        let families = self.families;
+        let found = blocking(move || Found::read(families, table)).await?;
+        let v4 = desired.map(|desired| Contents::of(desired.v4(), desired.tun()));
+        let mut drift = words::compare(table.name(), &found.v4, v4.as_ref());
+        if families.contains(Family::V6) {
+            let v6 = desired.map(|desired| Contents::of(desired.v6(), desired.tun()));
+            let more = words::compare(table.name(), &found.v6, v6.as_ref());
+            drift.missing.extend(more.missing);
+            drift.unwanted.extend(more.unwanted);
+            drift.mend.push_str(&more.mend);
+        }
+        if !drift.mend.is_empty() {
+            drift.mend = format!("nft -f - <<'EOF'\n{}EOF", drift.mend);
+        }
+        Ok(drift)
     }
 
     /// What a table holds, in a few words for each family; `None` when it is not there.

@@ -146,3 +146,30 @@ COMMIT
     assert_eq!(clear("EG", &Saved::read(&after)), "");
     assert_eq!(clear("L3", &Saved::read(&listing)), "");
 }
+
+#[test]
+fn drift_is_named_and_mended_by_what_boot_would_do() {
+    let wanted = Chains::of(&specimen(1), Family::V4);
+    let listing = listed(&fill("L3", &Saved::read(NONE), &wanted), NONE);
+    let compared = |listing: &str, wanted: Option<&Chains>| {
+        let (saved, mut drift) = (Saved::read(listing), Drift::default());
+        let mend = compare(&mut drift, "iptables", "L3", &saved, wanted);
+        (drift.missing, drift.unwanted, mend)
+    };
+    assert_eq!(compared(&listing, Some(&wanted)), (Vec::new(), Vec::new(), String::new()));
+    assert_eq!(compared(NONE, None), (Vec::new(), Vec::new(), String::new()));
+
+    let other = "-A TAILPOD-L3-PRE -d 100.64.0.7/32 -j DNAT --to-destination 10.0.0.7";
+    let changed = listing
+        .replace("-A FORWARD -j TAILPOD-L3-MSS\n", "")
+        .replace("-A PREROUTING -j", &format!("{other}\n-A PREROUTING -j KUBE-SERVICES\n-A PREROUTING -j"));
+    let (missing, unwanted, mend) = compared(&changed, Some(&wanted));
+    assert_eq!(missing, ["iptables -t mangle -A FORWARD -j TAILPOD-L3-MSS"]);
+    let before = "iptables -t nat has rules of others before `-A PREROUTING -j TAILPOD-L3-PRE`";
+    assert_eq!(unwanted, [format!("iptables -t nat {other}"), before.to_owned()]);
+    assert!(Saved::read(&listed(&mend, &changed)).holds("L3", &wanted), "{mend}");
+
+    let (missing, unwanted, mend) = compared(&listing, None);
+    assert_eq!((missing.len(), unwanted.len()), (0, wanted.count() + 3));
+    assert!(!listed(&mend, &listing).contains("TAILPOD"), "{mend}");
+}
