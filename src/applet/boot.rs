@@ -15,6 +15,7 @@ use crate::boot::{self, Outcome, termination};
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
 use crate::cli::program::Invocation;
+use crate::proxygroup::once;
 use crate::settings::{self, Note, NoteLevel, Persona, Problems, ProcessEnv, Settings, Vars, capver};
 use crate::shutdown::{self, Signals};
 
@@ -129,7 +130,8 @@ pub(super) async fn daemon_version() -> Option<String> {
 
 fn check(settings: &Settings, vars: &ProcessEnv, out: &Output) -> anyhow::Result<ExitStatus> {
     let search_path = vars.get("PATH").ok().flatten();
-    let plan = Plan::new(settings, check_files(needed_files(settings), search_path.as_deref()));
+    let files = check_files(needed_files(settings), search_path.as_deref());
+    let plan = Plan::new(settings, files, &once::read(&settings.forward));
     if out.is_json() {
         out.json(&plan)?;
     } else {

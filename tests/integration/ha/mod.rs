@@ -3,6 +3,7 @@
 //! The firewall is the one in memory, whose scripts are files. What takes seconds or minutes runs on a paused clock,
 //! beside the code: drains in `src/proxygroup/drain`, grace, linger, polling and outages in `src/proxygroup/follow`.
 
+mod check;
 mod drain;
 mod egress;
 mod ingress;
