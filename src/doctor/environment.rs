@@ -4,7 +4,7 @@ use super::finding::{ENV_FILES, ENV_SETTINGS, ENV_STATE, ENV_USERSPACE, ENV_WARN
 use crate::settings::{Mode, NoteLevel, Problems, Settings, StateStore, Tun};
 
 /// For problems whose line says it all.
-const LOOK_AT_THE_SETTINGS: &str = "tailpod boot --check  # in the same environment, says when it is right";
+pub(super) const LOOK_AT_THE_SETTINGS: &str = "tailpod boot --check  # in the same environment, says when it is right";
 
 /// A file that the settings name, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]

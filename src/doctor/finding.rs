@@ -191,6 +191,7 @@ codes! {
     HOST_FORWARDING "TP-HOST-002" Host "IP forwarding is on for the routes' families";
     HOST_FIREWALL "TP-HOST-003" Host "there is a firewall backend that tailscaled can use";
     HOST_CAPABILITIES "TP-HOST-004" Host "the container has the capabilities NET_ADMIN and NET_RAW";
+    HOST_RULES "TP-HOST-005" Host "the packet rules are those that the settings and the groups' configs ask for";
     DNS_CONTROL "TP-DNS-001" Dns "the control server's name resolves";
     DNS_RESOLVER "TP-DNS-002" Dns "resolv.conf does not point at a tailscaled that is not there";
     MEMORY_LIMIT "TP-MEMORY-001" Memory "tailscaled stays clear of the container's memory limit";

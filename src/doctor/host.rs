@@ -1,4 +1,4 @@
-//! The kernel around us: TUN device, forwarding, capabilities, firewall backend.
+//! The kernel around us: TUN device, forwarding, capabilities, firewall backend, packet rules.
 //!
 //! Looks and changes nothing: the firewall is tried as boot would, by a dry run. Only the kernel's network stack needs
 //! any of it; with userspace networking every check says so and nothing else.
@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::finding::{Finding, HOST_CAPABILITIES, HOST_FIREWALL, HOST_FORWARDING, HOST_TUN};
+use super::finding::{Finding, HOST_CAPABILITIES, HOST_FIREWALL, HOST_FORWARDING, HOST_RULES, HOST_TUN};
+use super::{Subject, rules};
 use crate::manifests::yaml::{Yaml, document, map};
 use crate::manifests::{security_context, sysctl_container, tun_volume};
 use crate::netfilter::firewall::Firewall;
-use crate::netfilter::probe::{self, Mode, OpenError};
-use crate::netfilter::ruleset::Table;
+use crate::netfilter::probe::{self, Mode};
 
 /// For trying the firewall: a few milliseconds, unless somebody holds the lock of iptables.
 const FIREWALL_LIMIT: Duration = Duration::from_secs(12);
@@ -59,46 +59,38 @@ pub struct Firewalls {
 }
 
 /// Looks at all of it.
-pub async fn check(wanted: Option<&Wanted>) -> Vec<Finding> {
-    let Some(wanted) = wanted else {
+pub async fn check(subject: &Subject) -> Vec<Finding> {
+    let Some(wanted) = &subject.host else {
         let why = "userspace networking needs none of it";
-        return [HOST_TUN, HOST_FORWARDING, HOST_FIREWALL, HOST_CAPABILITIES].map(|code| code.skipped(why)).into();
+        let all = [HOST_TUN, HOST_FORWARDING, HOST_FIREWALL, HOST_CAPABILITIES, HOST_RULES];
+        return all.map(|code| code.skipped(why)).into();
     };
     let tun = std::fs::OpenOptions::new().read(true).write(true).open(&wanted.tun).map(drop);
     let switches: Vec<_> = wanted.sysctls.iter().map(|path| (path.clone(), switch(path))).collect();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    vec![
+    let (verdict, firewall) = firewall(wanted).await;
+    let mut found = vec![
         judge_tun(&wanted.tun, tun.as_ref().err()),
         judge_forwarding(&switches),
-        firewall(wanted).await,
+        verdict,
         judge_capabilities(&status),
-    ]
+    ];
+    found.extend(rules::check(subject, firewall.as_ref()).await);
+    found
 }
 
 /// Tries what boot would do, and goes by what can be seen where this process may not.
-async fn firewall(wanted: &Wanted) -> Finding {
+async fn firewall(wanted: &Wanted) -> (Finding, Option<Firewall>) {
     let asked = wanted.firewall.as_deref();
     let mode = asked.and_then(Mode::parse).unwrap_or(Mode::Auto);
-    match timeout(FIREWALL_LIMIT, tried(mode, &wanted.root)).await {
-        Ok(Ok(sentence)) => HOST_FIREWALL.ok(sentence),
-        Ok(Err(error)) if !error.denied => HOST_FIREWALL
-            .failure(error.to_string(), "on the node: modprobe -a nf_tables nft_chain_nat nft_ct nft_numgen"),
-        Ok(Err(_)) | Err(_) => judge_firewall(asked, firewalls(wanted.search_path.as_deref())),
-    }
-}
-
-async fn tried(mode: Mode, root: &Path) -> Result<String, OpenError> {
-    let found = probe::choose(mode, root).await?;
-    let mut parts = vec![found.to_string()];
-    let firewall = Firewall::found(found);
-    for table in Table::ALL {
-        match firewall.glance(table).await {
-            Ok(None) => {}
-            Ok(Some(words)) => parts.push(format!("{table} ({words})")),
-            Err(error) => parts.push(format!("{table}: {error}")),
+    match timeout(FIREWALL_LIMIT, probe::choose(mode, &wanted.root)).await {
+        Ok(Ok(found)) => (HOST_FIREWALL.ok(found.to_string()), Some(Firewall::found(found))),
+        Ok(Err(error)) if !error.denied => {
+            let remedy = "on the node: modprobe -a nf_tables nft_chain_nat nft_ct nft_numgen";
+            (HOST_FIREWALL.failure(error.to_string(), remedy), None)
         }
+        Ok(Err(_)) | Err(_) => (judge_firewall(asked, firewalls(wanted.search_path.as_deref())), None),
     }
-    Ok(parts.join("; "))
 }
 
 fn switch(path: &Path) -> Switch {

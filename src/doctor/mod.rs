@@ -13,6 +13,7 @@ pub mod finding;
 pub mod host;
 mod memory;
 mod rbac;
+mod rules;
 mod token;
 
 use std::path::PathBuf;
@@ -114,8 +115,7 @@ pub async fn examine(subject: &Subject, only: &[Only], certs: impl Future<Output
     let daemon = async { timeout(LIMIT, daemon).await.unwrap_or_default() };
     let certs =
         async { if any(&[Group::Certs]) { timeout(LIMIT, certs).await.unwrap_or_default() } else { Vec::new() } };
-    let host =
-        async { if any(&[Group::Host]) { Box::pin(host::check(subject.host.as_ref())).await } else { Vec::new() } };
+    let host = async { if any(&[Group::Host]) { Box::pin(host::check(subject)).await } else { Vec::new() } };
     let (cluster, daemon, certs, host) = tokio::join!(cluster, daemon, certs, host);
     let mut found = environment::judge(subject.settings.as_ref(), &subject.files);
     found.extend(cluster);
