@@ -4,11 +4,8 @@
 . "$HERE/netns.sh"
 echo '{"TCP": {"5432": {"TCPForward": "127.0.0.1:5432"}}}' >"$CASE/serve.json"
 for backend in $backends; do
-  netns_start
+  scene "$backend" pod
   served pod "$own4:443" "[$own6]:443"
-  served pod 80
-  backend "$backend"
-  tailscaled_rules "$backend"
   for from in "$pod4 $client4" "$pod6 $client6"; do
     read -r pod client <<<"$from"
     refused client tcp "$pod" 443

@@ -8,10 +8,7 @@ spread() { [ "$(asks peer tcp $own4 80 30 | sort | uniq -c | xargs)" = "$1" ]; }
 asked() { grep -c '^asked app.test 1$' "$CASE/dns.out"; }
 asked_again() { [ "$(asked)" -ge "$1" ]; }
 for backend in $backends; do
-  netns_start
-  for number in 1 2 3; do served "b$number" 80; done
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" b1 b2 b3
   rm -f "$CASE/standin.json"
   # Nobody knows the name at first.
   named app.test fail

@@ -2,10 +2,7 @@
 # personas: containerboot boot
 . "$HERE/netns.sh"
 for backend in $backends; do
-  netns_start
-  served peer 80
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" peer
   no_icmp_errors
   pod_start TS_TAILNET_TARGET_FQDN=web.lab.ts.net
   carries client $pod4 80 peer $own4

@@ -3,10 +3,7 @@
 # personas: containerboot boot
 . "$HERE/netns.sh"
 for backend in $backends; do
-  netns_start
-  served peer 80 10080
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" peer:80:10080
   no_icmp_errors
   sniff
   for target in "$peer4 $pod4 $own4" "$peer6 $pod6 $own6"; do

@@ -4,11 +4,7 @@
 # original: no, every packet is sent on, with nftables those of the tailnet too (netfilter.md N4, N7)
 . "$HERE/netns.sh"
 for backend in $backends; do
-  netns_start
-  served peer 80 9002
-  served pod 80
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" peer:80:9002 pod
   pod_start TS_TAILNET_TARGET_IP=$peer4 TS_ENABLE_HEALTH_CHECK=true
   answers client tcp $pod4 80 "peer $own4"
   answers peer tcp $own4 80 "pod $peer4"

@@ -3,10 +3,7 @@
 # personas: containerboot boot
 . "$HERE/netns.sh"
 for backend in $backends; do
-  netns_start
-  served peer 80 53
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" peer:80:53
   no_icmp_errors
   in_kubernetes
   mounted egress-services <<JSON

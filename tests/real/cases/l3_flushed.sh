@@ -7,10 +7,7 @@ netns_start
 served b1 80
 # The first is the node's, the second a Service's.
 in_kubernetes
-mounted egress-services <<JSON
-{"web": {"healthCheckEndpoint": "", "tailnetTarget": {"ip": "$peer4", "fqdn": ""}, "ports": [
-   {"protocol": "TCP", "matchPort": 10001, "targetPort": 80}]}}
-JSON
+egress_service web 10001 | mounted egress-services
 pod_start "${kube_env[@]}" TS_EGRESS_PROXIES_CONFIG_PATH="$CASE/proxies" TS_DEST_IP="${backend4}1"
 await 10 "the status" secret_has pod egress-services
 before=$(ours)

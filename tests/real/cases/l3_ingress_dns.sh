@@ -5,10 +5,7 @@
 for backend in $backends; do
   # With nftables the original knows one address only, and IPv6 with neither (netfilter.md N1, N8).
   if original && [ "$backend" = nftables ]; then continue; fi
-  netns_start
-  for number in 1 2 3; do served "b$number" 80; done
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" b1 b2 b3
   no_icmp_errors
   named_app 1 2 3
   pod_start TS_EXPERIMENTAL_DEST_DNS_NAME=app.test

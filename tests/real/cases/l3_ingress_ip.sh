@@ -3,10 +3,7 @@
 # personas: containerboot boot
 . "$HERE/netns.sh"
 for backend in $backends; do
-  netns_start
-  for number in 1 2; do served "b$number" 80; done
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" b1 b2
   no_icmp_errors
   sniff
   for target in "${backend4}1 $own4 $pod4" "${backend6}1 $own6 $pod6"; do

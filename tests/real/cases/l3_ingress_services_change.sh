@@ -6,10 +6,7 @@
 L3_BACKENDS=${L3_BACKENDS:-nftables}
 . "$HERE/netns.sh"
 for backend in $backends; do
-  netns_start
-  for number in 1 2; do served "b$number" 80; done
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" b1 b2
   in_kubernetes
   to() {
     jq -n --arg to "$1" '{"svc:web": {IPv4Mapping: {TailscaleServiceIP: "100.100.1.1", ClusterIP: $to}}}' | mounted ingress-config.json

@@ -14,11 +14,7 @@ services() {
     mounted egress-services
 }
 for backend in $backends; do
-  netns_start
-  served peer 80
-  for number in 1 2 3; do served "b$number" 80; done
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" peer
   in_kubernetes
   services 20 0
   pod_start "${kube_env[@]}" TS_EGRESS_PROXIES_CONFIG_PATH="$CASE/proxies"

@@ -5,10 +5,7 @@
 # limit: 240
 . "$HERE/netns.sh"
 for backend in $backends; do
-  netns_start
-  for number in 1 2 3; do served "b$number" 80; done
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" b1 b2 b3
   named_app 1 2 3
   pod_start TS_EXPERIMENTAL_DEST_DNS_NAME=app.test
   await 10 "the backends" eval '[ -n "$(asks peer tcp $own4 80)" ]'

@@ -4,10 +4,7 @@
 # original: no, each start adds another copy, and a stop removes none (netfilter.md N2, N6)
 . "$HERE/netns.sh"
 for backend in $backends; do
-  netns_start
-  served b1 80
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" b1
   before=$(rules)
   pod_start TS_DEST_IP="${backend4}1"
   first=$(rules)

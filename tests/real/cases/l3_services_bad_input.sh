@@ -4,17 +4,9 @@
 # original: no, it ends (ha-services.md H6, H8)
 . "$HERE/netns.sh"
 for backend in $backends; do
-  netns_start
-  served peer 80
-  for number in 1 2; do served "b$number" 80; done
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" peer b1
   in_kubernetes
-  good() {
-    jq -n --arg ip $peer4 --arg name "$1" --argjson port "$2" '{($name): {healthCheckEndpoint: "", tailnetTarget: {ip: $ip, fqdn: ""},
-      ports: [{protocol: "TCP", matchPort: $port, targetPort: 80}]}}'
-  }
-  good web 10001 | mounted egress-services
+  egress_service web 10001 | mounted egress-services
   jq -n '{"svc:web": {IPv4Mapping: {TailscaleServiceIP: "100.100.1.1", ClusterIP: "'${backend4}1'"},
                       IPv6Mapping: {TailscaleServiceIP: "", ClusterIP: "'${backend6}1'"}}}' | mounted ingress-config.json
   pod_start "${kube_env[@]}" TS_EGRESS_PROXIES_CONFIG_PATH="$CASE/proxies" \
@@ -33,10 +25,10 @@ for backend in $backends; do
 
   # A name is text and nothing else, whatever is in it.
   for name in $'quo"te\'$(reboot)\nadd table ip evil' "$(printf 'x%.0s' {1..200})" 'a.b_c' 'ünïcode' '-j ACCEPT; #' ''; do
-    good "$name" 10002 | mounted egress-services
+    egress_service "$name" 10002 | mounted egress-services
     await 10 "a Service called $name" is_answered client tcp $pod4 10002 "peer $own4"
     is "tables of $name" "$(rules | grep -c evil || true)" "$(ours | grep -c evil || true)"
-    good web 10001 | mounted egress-services
+    egress_service web 10001 | mounted egress-services
     await 10 "its end" is_answered client tcp $pod4 10002 ""
   done
 

@@ -8,12 +8,7 @@ netns_start
 served peer 80
 in_kubernetes
 # port NUMBER
-port() {
-  mounted egress-services <<JSON
-{"web": {"healthCheckEndpoint": "", "tailnetTarget": {"ip": "$peer4", "fqdn": ""}, "ports": [
-   {"protocol": "TCP", "matchPort": $1, "targetPort": 80}]}}
-JSON
-}
+port() { egress_service web "$1" | mounted egress-services; }
 reported() { [ "$(secret pod egress-services | jq -c '[.podIPv4, .services.web.ports[].matchPort]')" = '["'$pod4'",'"$1"']' ]; }
 kubectl patch secret pod -n "$NS" --type merge -p "$(jq -n '{data: {"egress-services": ({podIPv4: "10.9.9.9", services: {web: {
   ports: [{protocol: "TCP", matchPort: 10001, targetPort: 80}], tailnetTargetIPs: ["100.64.0.9"], tailnetTarget: {ip: "100.64.0.9", fqdn: ""}}}} | tojson | @base64)}}')" >/dev/null

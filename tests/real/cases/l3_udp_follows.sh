@@ -5,11 +5,7 @@
 . "$HERE/netns.sh"
 last_is() { [ "$(tail -n 1 "$CASE/stay.out")" = "$1" ]; }
 for backend in $backends; do
-  netns_start
-  for number in 1 2; do served "b$number" 80; done
-  served peer 80
-  backend "$backend"
-  tailscaled_rules "$backend"
+  scene "$backend" b1 b2
   in_kubernetes
   to() {
     mounted ingress-config.json <<JSON

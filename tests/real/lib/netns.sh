@@ -130,6 +130,23 @@ at_end() {
   unset "pid[$1]"
 }
 
+# scene BACKEND [PLACE[:PORT...]]...: all of the network anew, whose firewall the subject programs by BACKEND and which has
+# tailscaled's rules in it already. At these places ports answer, 80 unless others are named.
+scene() {
+  local place
+  netns_start
+  backend "$1"
+  tailscaled_rules "$1"
+  shift
+  for place; do
+    case $place in
+    # shellcheck disable=SC2046 # a word for each port
+    *:*) served "${place%%:*}" $(tr : ' ' <<<"${place#*:}") ;;
+    *) served "$place" 80 ;;
+    esac
+  done
+}
+
 # ---- who answers -----------------------------------------------------------------------------
 
 # socket ADDRESS PORT
@@ -228,6 +245,13 @@ pod_kill() {
   unset "pid[pod]"
 }
 
+# in_pod COMMAND...: in the running Pod beside its own process, as `kubectl exec` has it.
+in_pod() {
+  local environment
+  mapfile -d '' environment <"/proc/${pid[pod]}/environ"
+  nsenter --target "${pid[pod]}" --net --mount env -i "${environment[@]}" "$@"
+}
+
 # backend MODE: nftables, iptables-legacy or iptables-nft; for both of the latter `iptables` is that flavour.
 backend() {
   local program
@@ -264,6 +288,14 @@ mounted() {
   mv -T "$dir/..data_tmp" "$dir/..data"
   [ -e "$dir/$1" ] || ln -s "..data/$1" "$dir/$1"
 }
+
+# egress_service NAME MATCH [URL]: the config of one egress Service, which leads a TCP port of the Pod to port 80 of the
+# peer. Several of them are one config when they are added up.
+egress_service() {
+  jq -n --arg ip $peer4 --arg name "$1" --argjson port "$2" --arg url "${3-}" '{($name): {healthCheckEndpoint: $url,
+    tailnetTarget: {ip: $ip, fqdn: ""}, ports: [{protocol: "TCP", matchPort: $port, targetPort: 80}]}}'
+}
+together() { jq -s add; }
 
 # ---- the firewall ----------------------------------------------------------------------------
 
