@@ -1,6 +1,7 @@
 //! The serve config on its way to the daemon: the applier and the follower against LocalAPI on a real socket.
 //!
-//! Scenarios are those of localapi.md 14 (`l…`) and certs.md 13 (`c…`), under their own numbers.
+//! Scenarios are those of localapi.md 14 (`l…`) and certs.md 13 (`c…`), weaknesses those of certs.md 12 (`w…`), under their
+//! own numbers.
 
 use std::sync::Arc;
 
@@ -46,14 +47,21 @@ async fn l14_null_is_replaced_by_its_etag() {
     assert_eq!(sandbox.daemon().count(POST), 1);
 }
 
+/// What somebody else writes between our look and our change survives it.
 #[tokio::test]
-async fn l15_a_config_that_others_change_is_read_again() {
+async fn l15_w17_a_config_that_others_change_is_read_again() {
     let (sandbox, api) = sandbox().await;
-    let late = || Fault::Status(412, "etag mismatch\n".to_owned());
-    sandbox.daemon().fail_next(POST, late());
-    assert_eq!(put(&api, &http()).await.unwrap(), Applied::Changed);
+    let session = json!({"s1": {"TCP": {"3000": {"HTTP": true}}}});
+    let desired = |installed: &Value| {
+        if installed["Foreground"].is_null() {
+            sandbox.daemon().put_serve_config(json!({ "Foreground": session }));
+        }
+        carried_over(installed, &http())
+    };
+    assert_eq!(apply(&api, desired, SOON).await.unwrap(), Applied::Changed);
     assert_eq!((sandbox.daemon().count(POST), sandbox.daemon().count("GET serve-config")), (2, 2));
-    sandbox.daemon().fail(POST, late());
+    assert_eq!(sandbox.daemon().serve_config()["Foreground"], session);
+    sandbox.daemon().fail(POST, Fault::Status(412, "etag mismatch\n".to_owned()));
     let error = put(&api, &json!({})).await.unwrap_err();
     assert!(matches!(error.kind, ErrorKind::EtagMismatch), "{error}");
     assert_eq!(sandbox.daemon().count(POST), 2 + 5);
@@ -163,25 +171,36 @@ async fn c25_a_bad_edit_keeps_the_last_good_config() {
     following.posts(2).await;
 }
 
+/// Upstream sends the first as `no-https`, looks for HTTPS at the top only, and never tries the last one again.
 #[tokio::test]
-async fn c26_https_is_held_back_until_the_tailnet_has_it() {
-    let text = r#"{"TCP": {"443": {"HTTPS": true}}, "Web": {"${TS_CERT_DOMAIN}:443": {"Handlers": {}}}}"#;
-    let mut following = Following::new(Some(text), NodeFacts::default()).await;
-    following.stands(|standing| standing.problem.is_some()).await;
-    following.facts.send_replace(facts(None));
-    let held = following.stands(|standing| {
-        standing.problem.as_ref().is_some_and(|problem| {
-            std::error::Error::source(&**problem).is_some_and(|held| held.to_string().contains("HTTPS is not enabled"))
-        })
-    });
-    assert_eq!(held.await.failed, 0, "nothing failed, it waits");
-    assert_eq!(following.daemon().count(POST), 0);
-    following.facts.send_replace(facts(Some("n.ts.net")));
-    following.posts(1).await;
-    assert!(following.daemon().serve_config()["Web"]["n.ts.net:443"].is_object());
-    following.facts.send_replace(facts(Some("m.ts.net")));
-    following.posts(2).await;
-    assert!(following.daemon().serve_config()["Web"]["m.ts.net:443"].is_object());
+async fn c26_w11_https_is_held_back_until_the_tailnet_has_it() {
+    for (text, place) in [
+        (r#"{"TCP": {"80": {"HTTP": true}}, "Web": {"${TS_CERT_DOMAIN}:80": {"Handlers": {}}}}"#, "/Web/n.ts.net:80"),
+        (r#"{"TCP": {"443": {"HTTPS": true}}, "Web": {"${TS_CERT_DOMAIN}:443": {}}}"#, "/Web/n.ts.net:443"),
+        (r#"{"Services": {"svc:a": {"TCP": {"443": {"HTTPS": true}}}}}"#, "/Services/svc:a/TCP/443"),
+        (r#"{"TCP": {"443": {"HTTPS": true}}}"#, "/TCP/443"),
+    ] {
+        let mut following = Following::new(Some(text), NodeFacts::default()).await;
+        following.stands(|standing| standing.problem.is_some()).await;
+        following.facts.send_replace(facts(None));
+        let held = following.stands(|standing| {
+            standing.problem.as_ref().is_some_and(|problem| {
+                std::error::Error::source(&**problem)
+                    .is_some_and(|held| held.to_string().contains("HTTPS is not enabled"))
+            })
+        });
+        assert_eq!(held.await.failed, 0, "nothing failed, it waits: {text}");
+        assert_eq!(following.daemon().count(POST), 0, "{text}");
+        following.facts.send_replace(facts(Some("n.ts.net")));
+        following.posts(1).await;
+        assert!(following.daemon().serve_config().pointer(place).is_some(), "{text}");
+        if text.contains("CERT_DOMAIN") {
+            following.facts.send_replace(facts(Some("m.ts.net")));
+            following.posts(2).await;
+            let place = place.replace("n.ts", "m.ts");
+            assert!(following.daemon().serve_config().pointer(&place).is_some(), "{text}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -159,35 +159,35 @@ const ROWS: [(&str, &[&str]); 42] = [
     (
         "serve config at start",
         &[
-            "boot::serve::w26_a_restart_changes_only_what_differs",
-            "boot::serve::services_of_a_former_run_are_set_again",
+            "boot::serve::config::w26_a_restart_changes_only_what_differs",
+            "boot::serve::config::services_of_a_former_run_are_set_again",
         ],
     ),
     (
         "serve config that cannot be read or applied",
         &[
-            "boot::serve::s50_an_odd_file_is_spoken_of_and_the_old_config_stays",
-            "boot::serve::a_bad_serve_config_is_in_health_and_metrics",
-            "boot::serve::s50_strict_tailpod_ends_with_a_broken_file",
+            "boot::serve::config::s50_an_odd_file_is_spoken_of_and_the_old_config_stays",
+            "boot::serve::config::a_bad_serve_config_is_in_health_and_metrics",
+            "boot::serve::config::s50_strict_tailpod_ends_with_a_broken_file",
         ],
     ),
-    ("serve config that needs HTTPS", &["boot::serve::s48_https_is_held_back_while_the_tailnet_has_none"]),
+    ("serve config that needs HTTPS", &["boot::serve::config::s48_https_is_held_back_while_the_tailnet_has_none"]),
     (
         "serve config on the way to the daemon",
         &[
-            "serve::l15_a_config_that_others_change_is_read_again",
+            "serve::l15_w17_a_config_that_others_change_is_read_again",
             "serve::a_port_changes_its_kind_in_two_steps_and_foreground_sessions_stay",
         ],
     ),
     (
         "advertised Services",
         &[
-            "boot::serve::s51_services_are_advertised_once_and_nothing_waits_for_it",
-            "boot::serve::w03_a_busy_tailnet_changes_nothing",
-            "boot::serve::w04_an_edit_is_advertised_and_what_vanished_is_withdrawn",
+            "boot::serve::services::s51_cw12_services_are_advertised_once_and_nothing_waits_for_it",
+            "boot::serve::services::w03_cw12_a_busy_tailnet_changes_nothing",
+            "boot::serve::services::w04_cw12_an_edit_is_advertised_and_what_vanished_is_withdrawn",
         ],
     ),
-    ("advertised Services on stop", &["boot::serve::w30_services_advertised_by_hand_survive_a_restart"]),
+    ("advertised Services on stop", &["boot::serve::services::w30_services_advertised_by_hand_survive_a_restart"]),
     ("a tailnet target that cannot be found", &["boot::forward::s12_egress_fqdn_appears_late"]),
     (
         "a DNS target",
