@@ -1443,7 +1443,7 @@ _tailpod() {
             return 0
             ;;
         tailpod__subcmd__certs__subcmd__watch)
-            opts="-o -n -q -v -h --apply --cert-domain --include-node --strict --state-dir --socket --proxy-group --cert-dir --serve-config --output --timeout --kubeconfig --context --namespace --secret --json --quiet --verbose --color --log-format --help"
+            opts="-o -n -q -v -h --apply --advertise-without-cert --own-all-services --cert-domain --include-node --strict --state-dir --socket --proxy-group --cert-dir --serve-config --output --timeout --kubeconfig --context --namespace --secret --json --quiet --verbose --color --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

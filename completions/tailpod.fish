@@ -321,7 +321,7 @@ complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_s
 json\t'One JSON object per line'"
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l once -d 'Ask for each name once and say how it stands; the default'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l forever -d 'Keep them fresh until stopped'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l include-node -d 'Names of the node itself too; tailscaled before 1.100 does not renew them'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l include-node -d 'Names of the node itself too; always beside tailscaled before 1.100, which does not renew them'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l no-lease -d 'Ask even if another replica holds the Lease'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -l json -d 'Print results as JSON'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from run" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'
@@ -368,7 +368,9 @@ never\t'Never'"
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l log-format -d 'How log lines look' -r -f -a "text\t'Lines for people; `boot` writes what containerboot writes'
 json\t'One JSON object per line'"
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l apply -d 'Have tailscaled serve it'
-complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l include-node -d 'Count the names of the node itself, not only those of its Services; tailscaled 1.100 and newer keeps those fresh'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l advertise-without-cert -d 'Advertise a Service that listens on 443 only before there is a certificate for it'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l own-all-services -d 'Withdraw every advertised Service that is not in the file, whoever advertised it'
+complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l include-node -d 'Count the names of the node itself, not only those of its Services; always beside tailscaled before 1.100, which does not keep them fresh'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l strict -d 'End with the first file that cannot be read or applied'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -l json -d 'Print results as JSON'
 complete -c tailpod -n "__fish_tailpod_using_subcommand certs; and __fish_seen_subcommand_from watch" -s q -l quiet -d 'Say less: warnings and errors; twice: errors only'

@@ -13,6 +13,7 @@ use super::files::FileCheck;
 use super::flags::{FlagsOutcome, desired_prefs};
 use super::forward::preview::{self, Preview};
 use super::forward::wanted;
+use super::policy::clears_serve_config;
 use crate::proxygroup::once::ConfigFile;
 use crate::serve::document::Document;
 use crate::serve::follow::Source;
@@ -178,11 +179,11 @@ fn serving_steps(settings: &Settings) -> Vec<Step> {
     let step = |what: &str, when: &str| Step { what: what.to_owned(), when: when.to_owned() };
     let mut steps = Vec::new();
     if settings.serve_config.is_some() {
-        if settings.persona == Persona::Containerboot {
+        if clears_serve_config(settings) {
             steps.push(step("serve-config: take away what a former run served", "when the node is running"));
         }
         steps.push(step("serve-config: what TS_SERVE_CONFIG says", "when it or the node's certificate domain changes"));
-        if settings.auto_advertise {
+        if settings.advertising.is_automatic {
             steps.push(step("prefs: advertise its Services, withdraw what left it", "when they change"));
         }
     }

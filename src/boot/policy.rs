@@ -44,9 +44,9 @@ pub fn policy(settings: &Settings, store: Store) -> Policy {
         restart: settings.restart_daemon,
         delete_authkey: settings.delete_authkey,
         // tailpod changes only what differs, so nothing that goes on being served is ever cut (W26).
-        clear_serve_config: settings.persona == Persona::Containerboot && settings.serve_config.is_some(),
+        clear_serve_config: clears_serve_config(settings),
         serve: settings.serve_config.is_some()
-            || settings.auto_advertise
+            || settings.advertising.is_automatic
             || settings.cert_share.is_some_and(CertShare::may_write),
         group: settings.forward.egress_config.is_some() || settings.forward.ingress_config.is_some(),
         firewall: settings.forward.is_l3(),
@@ -54,6 +54,11 @@ pub fn policy(settings: &Settings, store: Store) -> Policy {
         tune_gro: settings.gro_forwarding,
         link_socket: settings.daemon.socket.as_os_str() != DEFAULT_SOCKET,
     }
+}
+
+/// Whether what a former run served is taken away before anything is served.
+pub(super) fn clears_serve_config(settings: &Settings) -> bool {
+    settings.persona == Persona::Containerboot && settings.serve_config.is_some() && !settings.keep_serve_config
 }
 
 /// The order of boot.md E.1 and issue text: file re-read, environment, Secret.

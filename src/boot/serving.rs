@@ -7,11 +7,20 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::chain;
 use super::context::Context;
 use super::machine::Event;
+use super::policy::clears_serve_config;
 use super::shell::OPERATION_LIMIT;
+use crate::certs::hold_back::{HoldBack, News, Sight};
+use crate::certs::keep::Start;
+use crate::certs::local::{self, LocalWorld};
+use crate::certs::loops::{Loops, Options, concurrency};
+use crate::certs::names::Node;
+use crate::certs::schedule::Growth;
+use crate::certs::world::{Allowed, Role};
 use crate::health::{HealthHandle, Weight};
 use crate::k8s::publisher::{Publisher, Slot};
 use crate::k8s::state;
@@ -19,12 +28,12 @@ use crate::localapi::LocalApi;
 use crate::node::BusUpdate;
 use crate::node::metrics::OwnMetrics;
 use crate::serve::advertise::{Ownership, restore};
-use crate::serve::advertiser::{Advertiser, Names};
+use crate::serve::advertiser::{Advertiser, Claim, Names};
 use crate::serve::apply;
 use crate::serve::document::{NodeFacts, service_names};
 use crate::serve::follow::{Delivery, Follower, Leftovers, Problem, Source, Standing};
 use crate::serve::withdraw::fail_over;
-use crate::settings::{Mode, Persona, Settings, StateStore};
+use crate::settings::{Mode, Settings, StateStore};
 use crate::shutdown::{Signals, Tasks};
 
 /// The longest wait for peers to fail over, upstream's: 15 s until control has elected another primary, and 5 s more.
@@ -47,6 +56,8 @@ pub(super) struct Serving {
     ours: watch::Sender<BTreeSet<String>>,
     /// Whether they are withdrawn for now.
     hold: watch::Sender<bool>,
+    /// The names that the node may have certificates for.
+    allowed: watch::Sender<Allowed>,
 }
 
 impl Serving {
@@ -59,6 +70,7 @@ impl Serving {
             unadvertised: watch::channel(None).0,
             ours: watch::channel(BTreeSet::new()).0,
             hold: watch::channel(false).0,
+            allowed: watch::channel(Allowed::Unknown).0,
         }
     }
 
@@ -81,6 +93,8 @@ impl Serving {
                 *node = now;
                 differs
             });
+            let allowed = Allowed::of(&update.cert_domains);
+            self.allowed.send_if_modified(|known| std::mem::replace(known, allowed.clone()) != allowed);
         }
         if update.netmap {
             self.netmaps.send_modify(|netmaps| *netmaps += 1);
@@ -95,7 +109,7 @@ impl Serving {
     /// Starts following and advertising.
     pub(super) fn start(
         &self,
-        context: &Context,
+        context: &Arc<Context>,
         tasks: &mut Tasks,
         publisher: Option<Publisher>,
         health: HealthHandle,
@@ -107,11 +121,8 @@ impl Serving {
                 api: context.api.clone(),
                 source: Source::parse(config),
                 delivery: Delivery::Apply,
-                leftovers: match settings.persona {
-                    // They were taken away before.
-                    Persona::Containerboot => Leftovers::Compare,
-                    Persona::Tailpod => Leftovers::SetAgain,
-                },
+                // What was cleared is not there to be set again.
+                leftovers: if clears_serve_config(settings) { Leftovers::Compare } else { Leftovers::SetAgain },
                 facts: self.node.subscribe(),
                 daemon: self.daemon.subscribe(),
                 standing: self.standing.clone(),
@@ -123,7 +134,7 @@ impl Serving {
                 stop.run_until_cancelled(report(standing, health, told)).await;
             });
         }
-        if settings.auto_advertise {
+        if settings.advertising.is_automatic {
             let advertiser = Advertiser {
                 api: context.api.clone(),
                 names: match settings.serve_config {
@@ -134,9 +145,15 @@ impl Serving {
                 daemon: self.daemon.subscribe(),
                 ours: self.ours.clone(),
                 hold: self.hold.subscribe(),
+                gate: None,
+                claim: if settings.advertising.owns_all { Claim::All } else { Claim::Own },
                 problem: self.unadvertised.clone(),
             };
-            tasks.keep("services", |stop| advertiser.run(stop));
+            let (context, allowed) = (Arc::clone(context), self.allowed.subscribe());
+            tasks.keep("services", |stop| async move {
+                let gate = gate(&context, allowed, stop.child_token()).await;
+                Advertiser { gate, ..advertiser }.run(stop).await;
+            });
             let mut problem = self.unadvertised.subscribe();
             tasks.keep("services report", |stop| async move {
                 let report = async {
@@ -181,7 +198,7 @@ impl Serving {
         let over = fail_over(&context.api, Ownership::Whole, wait, signals).await;
         let ours = self.ours.borrow().clone();
         let others: BTreeSet<_> = over.advertised.difference(&ours).cloned().collect();
-        if keeps_prefs(&context.settings) && !others.is_empty() {
+        if keeps_prefs(&context.settings) && !context.settings.advertising.owns_all && !others.is_empty() {
             let why = match timeout(RESTORE_LIMIT, restore(&context.api, &others)).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(chain(&error)),
@@ -214,6 +231,36 @@ impl Clearing {
             Err(_) => Err("context deadline exceeded".to_owned()),
         })
     }
+}
+
+/// What holds Services back that have no certificate yet. Where replicas share them, somebody else orders it; else
+/// tailscaled would when the first client comes, and is asked for it before.
+async fn gate(context: &Context, allowed: watch::Receiver<Allowed>, stop: CancellationToken) -> Option<HoldBack> {
+    let settings = &context.settings;
+    if settings.advertising.without_certificate {
+        return None;
+    }
+    let sight = if settings.cert_share.is_some() {
+        Sight::Secrets(context.secret()?.cluster.clone())
+    } else {
+        let memory = match &settings.daemon.state {
+            StateStore::Dir(dir) => Some(dir.join(local::FILE)),
+            StateStore::Secret { .. } | StateStore::Memory => None,
+        };
+        let options = Options {
+            growth: Growth::Steps,
+            start: Start::Now,
+            concurrent: concurrency(context.api.versions().version.as_deref()),
+            node: Node::Leave,
+        };
+        let (_, role) = watch::channel(Role::Writer);
+        let world = LocalWorld::new(context.api.clone(), memory);
+        Sight::Asked(Arc::new(Loops::new(world, options, allowed, role, stop).await))
+    };
+    Some(HoldBack::new(sight, |news| match news {
+        News::HeldBack { .. } => tracing::info!("{news}; TAILPOD_ADVERTISE_WITHOUT_CERT=true does not wait for it"),
+        News::LetGo { .. } => tracing::info!("{news}"),
+    }))
 }
 
 /// Whether the next run finds the prefs of this one, and no file that says what they are.

@@ -3,8 +3,6 @@
 //! The bus tells of changes at once, except those that carry no self change; `cert-domains` is asked every half minute.
 //! When neither can be had for a minute, [`Allowed::Unusable`] lets the loops ask for certificates all the same.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -37,7 +35,7 @@ impl Told {
     /// Takes over what the node is like now.
     pub fn tell(&self, model: &Model) {
         if model.self_device.is_some() {
-            set(&self.allowed, names(&model.cert_domains));
+            set(&self.allowed, Allowed::of(&model.cert_domains));
         }
         set(&self.facts, facts(model));
     }
@@ -78,7 +76,7 @@ pub async fn keep_told(api: LocalApi, told: Told, stop: CancellationToken) {
                     match api.cert_domains().await {
                         Ok(domains) => {
                             last_news = Instant::now();
-                            set(&told.allowed, names(&domains));
+                            set(&told.allowed, Allowed::of(&domains));
                         }
                         Err(error) => tracing::debug!(%error, "the names for certificates are not known"),
                     }
@@ -90,12 +88,6 @@ pub async fn keep_told(api: LocalApi, told: Told, stop: CancellationToken) {
         }
     };
     tokio::join!(run, read);
-}
-
-fn names(domains: &[String]) -> Allowed {
-    let names: BTreeSet<_> =
-        domains.iter().map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()).collect();
-    Allowed::Names(Arc::new(names))
 }
 
 fn set<T: PartialEq>(sender: &watch::Sender<T>, value: T) {

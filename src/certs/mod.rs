@@ -5,11 +5,13 @@
 //! Upstream's manager is `kube/certs/certs.go`; where ours differs, the file says so.
 
 pub mod allowed;
+pub mod awaited;
 pub mod budget;
 pub mod chain;
 pub mod cluster;
 pub mod failure;
 pub mod handshake;
+pub mod hold_back;
 pub mod keep;
 pub mod lease;
 pub mod listing;

@@ -10,8 +10,12 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::served::{Entry, Served};
+use crate::localapi::mask::Version;
 use crate::serve::document::split_host_port;
 use crate::spelling::distance;
+
+/// The first tailscaled that refreshes what it serves each hour.
+const FIRST_TO_REFRESH: Version = Version { major: 1, minor: 100, patch: 0 };
 
 /// Most names that one config may have.
 pub const MOST: usize = 1000;
@@ -56,7 +60,8 @@ pub struct Warning {
 pub enum Node {
     /// Services only, as upstream does.
     Leave,
-    /// The node's own `Web` and `TCP` too; daemons before 1.100 do not refresh those by themselves.
+    /// The node's own `Web` and `TCP` too, in the foreground or not; daemons before 1.100 do not refresh those by
+    /// themselves.
     Include,
 }
 
@@ -69,6 +74,14 @@ pub struct NoConfig;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the serve config has {0} names for certificates, and at most {MOST} are possible")]
 pub struct TooMany(pub usize);
+
+impl Node {
+    /// Whether they count beside a tailscaled of this version: if somebody says so, and if nobody else refreshes them.
+    pub fn beside(version: Option<&str>, is_asked_for: bool) -> Self {
+        let is_older = version.and_then(Version::parse).is_some_and(|version| version < FIRST_TO_REFRESH);
+        if is_asked_for || is_older { Self::Include } else { Self::Leave }
+    }
+}
 
 impl Name {
     /// Normalises: one trailing dot goes, ASCII letters become lower case.
@@ -183,6 +196,7 @@ pub fn wanted_of(served: &Served, node: Node) -> Wanted {
     }
     if node == Node::Include {
         wanted.take(None, &served.own);
+        served.foreground.iter().for_each(|entry| wanted.take(None, entry));
     }
     wanted
 }
@@ -257,8 +271,23 @@ mod tests {
         });
         assert_eq!(names(&config), ["kube.tail1.ts.net", "shop.tail1.ts.net"]);
         let with_node = wanted(&config, Node::Include).unwrap();
-        assert!(with_node.names[&Name::parse("node.tail1.ts.net").unwrap()].is_empty());
-        assert_eq!(with_node.names.len(), 3, "what is in the foreground is the command line's");
+        for own in ["node.tail1.ts.net", "front.tail1.ts.net"] {
+            assert!(with_node.names[&Name::parse(own).unwrap()].is_empty(), "{own}");
+        }
+        assert_eq!(with_node.names.len(), 4);
+    }
+
+    #[test]
+    fn w09_names_of_the_node_count_where_its_daemon_leaves_them() {
+        for (version, is_asked_for, node) in [
+            (Some("1.98.2"), false, Node::Include),
+            (Some("1.100.0"), false, Node::Leave),
+            (Some("1.104.1-t1-g2"), true, Node::Include),
+            (None, false, Node::Leave),
+            (None, true, Node::Include),
+        ] {
+            assert_eq!(Node::beside(version, is_asked_for), node, "{version:?} {is_asked_for}");
+        }
     }
 
     #[test]

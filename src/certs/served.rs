@@ -15,6 +15,8 @@ pub struct Served {
     pub services: Vec<(String, Entry)>,
     /// What the node itself serves.
     pub own: Entry,
+    /// The same for as long as somebody holds it in the foreground.
+    pub foreground: Vec<Entry>,
 }
 
 /// What one Service or the node itself serves.
@@ -146,8 +148,12 @@ struct Ports(Vec<(String, Handler)>);
 
 impl Part for Served {
     fn member<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A, is: &mut Spelling) -> Result<(), A::Error> {
-        match is.of(name, &["Services", "Web", "TCP"]) {
+        match is.of(name, &["Services", "Foreground", "Web", "TCP"]) {
             Some("Services") => self.services = map.next_value::<Leniently<Services>>()?.0.0,
+            Some("Foreground") => {
+                let sessions = map.next_value::<Leniently<Services>>()?.0.0;
+                self.foreground = sessions.into_iter().map(|(_, entry)| entry).collect();
+            }
             Some(own) => self.own.read(own, map)?,
             None => drop(map.next_value::<IgnoredAny>()?),
         }
@@ -226,7 +232,7 @@ mod tests {
         for nothing in [json!(null), json!([{"Services": 1}]), json!("x"), json!(7), json!(-7), json!(0.5), json!(true)]
         {
             assert_eq!(serde_json::from_value::<Served>(nothing.clone()).unwrap(), Served::default(), "{nothing}");
-            let config = json!({"Services": nothing, "Web": nothing, "TCP": {"443": nothing}});
+            let config = json!({"Services": nothing, "Web": nothing, "TCP": {"443": nothing}, "Foreground": nothing});
             assert_eq!(serde_json::from_str::<Served>(&config.to_string()).unwrap(), Served::default(), "{config}");
         }
         let config = json!({"TCP": {"1": {"TerminateTLS": 7}, "2": {"TerminateTLS": "a.b", "TCPForward": null}}});

@@ -114,6 +114,12 @@ pub trait World: Send + Sync + 'static {
 }
 
 impl Allowed {
+    /// The certificate domains that control names.
+    pub fn of(domains: &[String]) -> Self {
+        let normal = |name: &String| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        Self::Names(Arc::new(domains.iter().map(normal).collect()))
+    }
+
     /// Whether `name` may be asked for.
     pub fn lets(&self, name: &Name) -> bool {
         match self {

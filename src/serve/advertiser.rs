@@ -5,8 +5,10 @@
 //! never withdraws what has left the file (W4).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -33,9 +35,44 @@ pub enum Names {
     Daemon(watch::Receiver<u64>),
 }
 
+/// What of the node's list is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// What we have put there, or a run before us.
+    Own,
+    /// All of it: what others advertise is withdrawn.
+    All,
+}
+
+/// Knows which Services are not to be advertised yet.
+pub trait Gate: Send {
+    /// Of the Services of `config`, those that are held back for now.
+    fn held_back(&mut self, config: &Value) -> impl Future<Output = BTreeSet<String>> + Send;
+
+    /// Returns when that may be others; never while there is nothing to wait for. Cancel safe.
+    fn may_differ(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// Without one, all are.
+impl<G: Gate> Gate for Option<G> {
+    async fn held_back(&mut self, config: &Value) -> BTreeSet<String> {
+        match self {
+            Some(gate) => gate.held_back(config).await,
+            None => BTreeSet::new(),
+        }
+    }
+
+    async fn may_differ(&mut self) {
+        match self {
+            Some(gate) => gate.may_differ().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// The loop and what it works with.
 #[derive(Debug)]
-pub struct Advertiser {
+pub struct Advertiser<G> {
     /// The daemon.
     pub api: LocalApi,
     /// Where the names come from.
@@ -48,11 +85,38 @@ pub struct Advertiser {
     pub ours: watch::Sender<BTreeSet<String>>,
     /// Whether nothing of ours is to be advertised for now.
     pub hold: watch::Receiver<bool>,
+    /// What is not to be advertised yet.
+    pub gate: G,
+    /// What of the list is ours.
+    pub claim: Claim,
     /// What keeps the list from being as it should be.
     pub problem: watch::Sender<Option<String>>,
 }
 
-impl Advertiser {
+impl<G: Gate> Advertiser<G> {
+    /// For a daemon that somebody else keeps, whose runs are counted by `daemon`, and a serve config that is followed.
+    pub fn beside(
+        api: LocalApi,
+        standing: watch::Receiver<Standing>,
+        node: watch::Receiver<NodeFacts>,
+        daemon: watch::Receiver<u64>,
+        gate: G,
+        claim: Claim,
+    ) -> Self {
+        Self {
+            api,
+            names: Names::Followed(standing),
+            node,
+            daemon,
+            ours: watch::Sender::new(BTreeSet::new()),
+            // Nobody withdraws them for a while.
+            hold: watch::Sender::new(false).subscribe(),
+            gate,
+            claim,
+            problem: watch::Sender::new(None),
+        }
+    }
+
     /// Advertises until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         stop.run_until_cancelled(self.keep()).await;
@@ -80,23 +144,32 @@ impl Advertiser {
     }
 
     async fn once(&mut self) -> Result<(), Error> {
-        let wanted: BTreeSet<String> = match &mut self.names {
+        let (config, unready) = match &mut self.names {
             Names::Followed(standing) => {
                 let standing = standing.borrow_and_update();
                 let Some(good) = &standing.good else { return Ok(()) };
-                let unadvertised = &standing.unadvertised;
                 self.ours.send_modify(|ours| ours.extend(standing.replaced.iter().cloned()));
-                service_names(&good.config).into_iter().filter(|name| !unadvertised.contains(name)).collect()
+                (Arc::clone(&good.config), Arc::clone(&standing.unadvertised))
             }
             Names::Daemon(netmaps) => {
                 netmaps.mark_unchanged();
-                service_names(&self.api.serve_config().await?.document).into_iter().collect()
+                (Arc::new(self.api.serve_config().await?.document), Arc::default())
             }
         };
+        let mut wanted: BTreeSet<String> = service_names(&config).into_iter().collect();
+        wanted.retain(|name| !unready.contains(name));
+        if !wanted.is_empty() {
+            let held_back = self.gate.held_back(&config).await;
+            wanted.retain(|name| !held_back.contains(name));
+        }
         self.ours.send_modify(|ours| ours.extend(wanted.iter().cloned()));
         let wanted = if *self.hold.borrow_and_update() { BTreeSet::new() } else { wanted };
         let ours = self.ours.borrow().clone();
-        advertise(&self.api, &wanted, Ownership::Services(&ours)).await.map(drop)
+        let ownership = match self.claim {
+            Claim::Own => Ownership::Services(&ours),
+            Claim::All => Ownership::Whole,
+        };
+        advertise(&self.api, &wanted, ownership).await.map(drop)
     }
 
     /// Waits for a reason to look again, no later than `again`.
@@ -118,6 +191,7 @@ impl Advertiser {
             Ok(()) = self.node.changed() => {}
             Ok(()) = self.daemon.changed() => {}
             Ok(()) = self.hold.changed() => {}
+            () = self.gate.may_differ() => {}
             () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
         }
     }

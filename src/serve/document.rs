@@ -162,13 +162,16 @@ impl Document {
 /// Whether a config serves something that needs a certificate: of the node or of a Service.
 pub fn needs_https(config: &Value) -> bool {
     let of = |entry: &Value| {
-        let tcp = object(member(entry, "TCP")).any(|(_, handler)| {
-            let text = |name| member(handler, name).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-            member(handler, "HTTPS") == Some(&Value::Bool(true)) || text("TerminateTLS")
-        });
+        let tcp = object(member(entry, "TCP")).any(|(_, handler)| ends_tls(handler));
         tcp || object(member(entry, "Web")).any(|(key, _)| key.rsplit_once(':').is_some_and(|(_, port)| port == "443"))
     };
     of(config) || object(member(config, "Services")).any(|(_, service)| of(service))
+}
+
+/// Whether TLS ends at the port of that handler, so that it needs a certificate.
+pub fn ends_tls(handler: &Value) -> bool {
+    let name = member(handler, "TerminateTLS").and_then(Value::as_str);
+    member(handler, "HTTPS") == Some(&Value::Bool(true)) || name.is_some_and(|name| !name.is_empty())
 }
 
 /// The Services of a config, sorted.

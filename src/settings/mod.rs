@@ -10,7 +10,7 @@
 //! | [`source`] | where values come from |
 //! | [`reader`], [`problem`] | problems collected and put into words |
 //! | [`parse`] | `&str` to value |
-//! | `read`, `rules`, `merge`, [`login`], [`forward`] | the pass over the environment |
+//! | `read`, `rules`, `merge`, `serving`, [`login`], [`forward`] | the pass over the environment |
 //! | [`conffile`], [`capver`] | the versioned config file |
 //! | [`access`] | the way to the cluster |
 //! | `print` | the redacted truth as JSON |
@@ -30,6 +30,7 @@ pub mod proxy;
 mod read;
 pub mod reader;
 mod rules;
+mod serving;
 mod share;
 pub mod source;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use print::redact_args;
 pub(crate) use print::secret_flag;
 pub use problem::{Problem, Problems};
 pub use read::{by_address, depends_on_the_daemon, in_cluster, is_one_step, read, read_with};
+pub use serving::Advertising;
 pub use share::{CertShare, CertWriter, NoShare, group_of, replica_of};
 pub use source::{NotUnicode, ProcessEnv, Vars};
 
@@ -105,9 +107,10 @@ pub struct Settings {
     pub forward: Forward,
     /// `TS_SERVE_CONFIG`: a file, or the config itself when it begins with `{`.
     pub serve_config: Option<String>,
-    /// `TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT`; unset, whether the config file leaves it to boot which Services
-    /// are advertised.
-    pub auto_advertise: bool,
+    /// `TAILPOD_KEEP_SERVE_CONFIG`, containerboot persona: what a former run served is not taken away first.
+    pub keep_serve_config: bool,
+    /// Which Services are advertised, and whose they are.
+    pub advertising: Advertising,
     /// `TS_EXPERIMENTAL_CERT_SHARE` and `TAILPOD_CERT_WRITER`: this replica's part, when certificates are shared.
     pub cert_share: Option<CertShare>,
     /// `TAILPOD_CERT_LEASE_DURATION`: how long a writer that died is respected, where a Lease says which it is.

@@ -11,10 +11,11 @@ use super::login::LoginParts;
 use super::problem::{Problem, Problems};
 use super::reader::{Reader, Reported};
 use super::rules::{self, Given};
+use super::serving;
 use super::source::Vars;
 use super::{
-    CertShare, CertWriter, Daemon, Forward, Kube, KubeAccess, Local, LocalListener, Login, Mode, Node, NoteLevel,
-    Persona, Pod, RestartDaemon, Routes, Settings, StateStore, Tun, conffile, merge, parse, vars,
+    Advertising, CertShare, CertWriter, Daemon, Forward, Kube, KubeAccess, Local, LocalListener, Login, Mode, Node,
+    NoteLevel, Persona, Pod, RestartDaemon, Routes, Settings, StateStore, Tun, conffile, merge, parse, vars,
 };
 use crate::prefix::Prefix;
 use crate::secret::Secret;
@@ -98,7 +99,7 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
     };
     let checked = rules::check(&mut read, given);
     if serve_config.is_some() {
-        serving(&mut read, &checked, dest_ip.is_some());
+        serving::check(&mut read, &checked, dest_ip.is_some());
     }
 
     if persona == Persona::Tailpod {
@@ -128,7 +129,8 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
     };
     let auth_once = read.boolean(vars::TS_AUTH_ONCE);
     let delete_authkey = read.boolean(vars::TAILPOD_DELETE_AUTHKEY);
-    let auto_advertise = read.boolean_or_unset(vars::TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT);
+    let advertising = Advertising::read(&mut read, checked.config.as_ref().ok().and_then(Option::as_ref));
+    let keep_serve_config = read.boolean(vars::TAILPOD_KEEP_SERVE_CONFIG);
     let withdraw_wait = our_duration(&mut read, vars::TAILPOD_WITHDRAW_WAIT);
     let strict = read.boolean(vars::TAILPOD_STRICT) && persona == Persona::Tailpod;
     let termination_log = match read.text_or_unset(vars::TAILPOD_TERMINATION_LOG) {
@@ -147,7 +149,6 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
             None => Mode::AlwaysAuth,
         };
         config?;
-        let file_advertises = matches!(&mode, Mode::OneStep(file) if file.advertises_services);
         Ok(Settings {
             persona,
             login: if matches!(mode, Mode::OneStep(_)) { Login::Interactive } else { checked.login? },
@@ -172,7 +173,8 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
             delete_authkey,
             forward,
             serve_config,
-            auto_advertise: auto_advertise.unwrap_or(!file_advertises),
+            keep_serve_config,
+            advertising,
             cert_share,
             cert_lease: cert_lease?,
             sticky_writer,
@@ -207,22 +209,6 @@ fn cert_lease(read: &mut Reader<'_>) -> Result<Duration, Reported> {
         return Err(read.report_late(Problem::once(text)));
     }
     Ok(duration)
-}
-
-/// What does not go together with a serve config (certs.md 3.1, localapi.md 7.9).
-fn serving(read: &mut Reader<'_>, checked: &rules::Checked, forwards: bool) {
-    if let Ok(Some(file)) = &checked.config
-        && file.locked
-    {
-        let text =
-            "TS_SERVE_CONFIG cannot be set when the tailscaled config file is locked: tailscaled refuses all changes";
-        read.report_late(Problem::once(text).hint("set \"Locked\": false in the config file; its default is true"));
-    }
-    // Upstream only documents it.
-    if forwards && read.persona() == Persona::Tailpod {
-        let text = "TS_SERVE_CONFIG and TS_DEST_IP cannot both be set: all traffic goes to the destination";
-        read.report_late(Problem::once(text));
-    }
 }
 
 /// Whether a config file will configure the node.

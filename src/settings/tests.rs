@@ -303,7 +303,7 @@ fn defaults() {
     assert_eq!((settings.reissue_timeout.as_secs(), settings.capver), (600, CAPVER));
     assert_eq!((settings.restart_daemon, settings.kube.secret), (RestartDaemon::WithBackoff, None));
     assert_eq!(settings.termination_log.as_deref(), Some(Path::new("/dev/termination-log")));
-    assert!(settings.local.main.is_none() && settings.auto_advertise && !settings.node.accept_dns);
+    assert!(settings.local.main.is_none() && settings.advertising.is_automatic && !settings.node.accept_dns);
     assert_eq!(ok(&[("TAILPOD_RESTART_DAEMON", "never")], Persona::Tailpod).restart_daemon, RestartDaemon::Never);
     let contract = ok(&[("TAILPOD_RESTART_DAEMON", "backoff")], Persona::Containerboot).restart_daemon;
     assert_eq!(contract, RestartDaemon::Never, "containerboot's outcome is contract");

@@ -152,6 +152,9 @@ variables! {
     TAILPOD_CERT_LEASE_DURATION, Proxy, Rule::Duration, "60s", "How long a replica that died is respected as the one that gets certificates, where a Lease says which.";
     TAILPOD_STICKY_WRITER, Proxy, Rule::Bool, "false", "Where a Lease says which replica gets certificates: its tailscaled orders for as long as it has the Lease, and not only while there is something to order.";
     TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT, Proxy, Rule::Bool, "true", "Advertise the Services in the serve config; unset, not if the config file says which.";
+    TAILPOD_ADVERTISE_WITHOUT_CERT, Proxy, Rule::Bool, "false", "Advertise a Service that listens on 443 only even while there is no certificate for it.";
+    TAILPOD_OWN_ALL_SERVICES, Proxy, Rule::Bool, "false", "Withdraw every advertised Service that is not in the serve config, whoever advertised it.";
+    TAILPOD_KEEP_SERVE_CONFIG, Proxy, Rule::Bool, "false", "As `containerboot`: change only what differs from what a former run served, as `tailpod boot` does, instead of taking all of it away first.";
     TS_EXPERIMENTAL_ENABLE_FORWARDING_OPTIMIZATIONS, Proxy, Rule::Bool, "false", "Enable UDP GRO forwarding.";
     TS_DEBUG_FIREWALL_MODE, Proxy, Rule::Text, "", "`nftables`, `iptables` or `auto`.";
     TAILPOD_EGRESS_EXEMPTIONS, Proxy, Rule::OneOf(&["own", "none"]), "own", "What forwarding to a tailnet target leaves alone: our own ports (probes, metrics, WireGuard), or nothing, as upstream.";

@@ -120,6 +120,7 @@ const PURE: &[&str] = &[
     "boot/policy.rs",
     "boot/prefs.rs",
     "causes.rs",
+    "certs/awaited.rs",
     "certs/budget.rs",
     "certs/chain.rs",
     "certs/failure.rs",

@@ -1,9 +1,10 @@
-//! `certs watch`: scenarios 25 and 26 of certs.md, and what the command says.
+//! `certs watch`: scenarios 25 and 26 of certs.md 13 (`c…`), weaknesses of 12 (`w…`), and what the command says.
 
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tailpod::sandbox::Call;
 
 use crate::support::{Boot, SOON, Scene, running};
 
@@ -24,10 +25,14 @@ impl Stage {
     }
 
     fn watch(&self, flags: &[&str]) -> Boot {
+        self.watch_with(flags, &[])
+    }
+
+    fn watch_with(&self, flags: &[&str], vars: &[(&str, &str)]) -> Boot {
         let file = self.file.to_str().unwrap();
         let socket = self.scene.sandbox.pod().backend();
         let args = ["certs", "watch", "--serve-config", file, "--socket", socket.to_str().unwrap()];
-        self.scene.start("tailpod", &[&args, flags].concat(), &[])
+        self.scene.start("tailpod", &[&args, flags].concat(), vars)
     }
 
     fn write(&self, text: &str) {
@@ -39,6 +44,12 @@ impl Stage {
         let mut message = running();
         message["InitialStatus"]["CertDomains"] = json!(cert_domains);
         self.scene.daemon().notify(message);
+    }
+
+    /// Waits until the node advertises exactly these.
+    async fn advertises(&self, names: &[&str]) {
+        let list = |call: &Call| call.json.as_ref().is_some_and(|json| json["AdvertiseServices"] == json!(names));
+        self.scene.daemon().await_call(SOON, list).await.unwrap_or_else(|error| panic!("{names:?}: {error}"));
     }
 
     async fn posts(&self, count: usize) {
@@ -133,4 +144,62 @@ async fn strict_ends_with_the_first_bad_file_and_bad_names_are_usage() {
     assert!(ended.mentions("foo"), "{}", ended.text());
     let ended = stage.watch(&["--cert-domain", "no dots"]).ends(2).await;
     assert!(ended.mentions("is no name for a certificate"), "{}", ended.text());
+}
+
+/// Upstream's manager knows Services only, and its daemons before 1.100 renew nothing by themselves.
+#[tokio::test]
+async fn w09_names_of_the_node_and_of_the_foreground_are_kept() {
+    let https = json!({"443": {"HTTPS": true}});
+    let front = json!({"s1": {"TCP": https, "Web": {"front.test.ts.net:443": {"Handlers": {}}}}});
+    let config = json!({"TCP": https, "Web": {"n.test.ts.net:443": {"Handlers": {}}}, "Foreground": front});
+    for (version, flags, kept) in [
+        ("1.98.2", &[][..], "front.test.ts.net, n.test.ts.net"),
+        ("1.102.5", &["--include-node"], "front.test.ts.net, n.test.ts.net"),
+        ("1.102.5", &[], "no names"),
+    ] {
+        let stage = Stage::new(&config.to_string()).await;
+        stage.scene.daemon().set_version(version);
+        stage.node(&["n.test.ts.net", "front.test.ts.net"]);
+        let watch = stage.watch(flags);
+        watch.mentioned(&format!("read; certificates are kept for {kept}")).await;
+        watch.stops().await;
+    }
+}
+
+#[tokio::test]
+async fn a_service_on_443_alone_is_advertised_with_its_certificate() {
+    let stage = Stage::new(&shop("shop.test.ts.net")).await;
+    stage.node(&["n.test.ts.net"]);
+    let watch = stage.watch(&["--apply"]);
+    watch.mentioned("applied; certificates are kept for shop.test.ts.net").await;
+    watch.mentioned("svc:shop: not advertised before there is a certificate: shop.test.ts.net").await;
+    assert_eq!(stage.scene.daemon().count("PATCH prefs"), 0);
+    stage.node(&["n.test.ts.net", "shop.test.ts.net"]);
+    watch.mentioned("svc:shop: advertised, with a certificate for shop.test.ts.net").await;
+    stage.advertises(&["svc:shop"]).await;
+    stage.write("{}");
+    stage.advertises(&[]).await;
+    watch.stops().await;
+    assert_eq!(stage.scene.daemon().count("PATCH prefs"), 2);
+}
+
+#[tokio::test]
+async fn who_waits_for_no_certificate_says_so_and_may_claim_all_services() {
+    let stage = Stage::new(&shop("shop.test.ts.net")).await;
+    stage.node(&["n.test.ts.net"]);
+    stage.scene.daemon().set_prefs(json!({"AdvertiseServices": ["svc:hand"]}));
+    let watch = stage.watch(&["--apply", "--advertise-without-cert"]);
+    stage.advertises(&["svc:hand", "svc:shop"]).await;
+    watch.stops().await;
+    let watch = stage.watch(&["--apply", "--advertise-without-cert", "--own-all-services"]);
+    stage.advertises(&["svc:shop"]).await;
+    // The daemon goes on serving it.
+    watch.stops().await;
+    assert_eq!(stage.scene.daemon().prefs()["AdvertiseServices"], json!(["svc:shop"]));
+    // Somebody else says which.
+    stage.scene.daemon().set_prefs(json!({"AdvertiseServices": []}));
+    let watch = stage.watch_with(&["--apply"], &[("TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT", "false")]);
+    watch.mentioned("applied; certificates are kept for shop.test.ts.net").await;
+    watch.stops().await;
+    assert_eq!(stage.scene.daemon().prefs()["AdvertiseServices"], json!([]));
 }

@@ -91,7 +91,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t)]
     backoff: Backoff,
 
-    /// Names of the node itself too; tailscaled before 1.100 does not renew them
+    /// Names of the node itself too; always beside tailscaled before 1.100, which does not renew them
     #[arg(long)]
     include_node: bool,
 
@@ -214,7 +214,7 @@ async fn with<W: World>(
         growth: if args.backoff == Backoff::Exponential { Growth::Exponential } else { Growth::Steps },
         start: if args.forever { Start::Spread } else { Start::Now },
         concurrent: concurrency(api.versions().version.as_deref()),
-        node: if args.include_node { Node::Include } else { Node::Leave },
+        node: Node::beside(api.versions().version.as_deref(), args.include_node),
     };
     let loops = Arc::new(Loops::new(world, options, allowed, office.role(), stop.child_token()).await);
     let mut tasks = JoinSet::new();

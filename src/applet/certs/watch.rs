@@ -1,17 +1,20 @@
 //! `tailpod certs watch`: what boot does with `TS_SERVE_CONFIG`, for a tailscaled that somebody else keeps.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::ValueHint;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
+use super::around::value;
 use crate::applet::socket;
 use crate::causes::chain;
 use crate::certs::allowed::{Told, keep_told};
+use crate::certs::hold_back::{HoldBack, News, Sight};
 use crate::certs::keep::Start;
 use crate::certs::local::{self, LocalWorld};
 use crate::certs::loops::{Loops, Options, concurrency};
@@ -22,9 +25,10 @@ use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
 use crate::cli::report::Advise;
 use crate::localapi::{LocalApi, Peers};
+use crate::serve::advertiser::{Advertiser, Claim};
 use crate::serve::document::NodeFacts;
 use crate::serve::follow::{Delivery, Follower, Good, Problem, Source, Standing};
-use crate::settings::Vars;
+use crate::settings::{Vars, parse, vars};
 use crate::shutdown::{Signals, Tasks};
 
 /// For the tasks to end.
@@ -36,7 +40,10 @@ const SETTLE: std::time::Duration = std::time::Duration::from_secs(3);
     long_about = "Follow a serve config file: keep its certificates fresh, and have it served if asked to.\n\n\
         Reads the file strictly, in tailscaled's own format or in the documented one for Services, again with each \
         change; a bad edit keeps the last good config. Without `--apply` what tailscaled serves stays as it is. Says on \
-        stdout what becomes of each change, and ends with 0 when it is stopped.",
+        stdout what becomes of each change, and ends with 0 when it is stopped.\n\n\
+        With `--apply` its Services are advertised, too, unless TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT is false, and \
+        withdrawn when they leave the file; what others advertise stays. One that listens on 443 only waits until there \
+        is a certificate for it. When it is stopped, tailscaled goes on serving and advertising.",
     after_long_help = "\
 Examples:
   tailpod certs watch --serve-config config.json           Keep the certificates of its Services fresh
@@ -48,11 +55,20 @@ pub(super) struct Args {
     #[arg(long)]
     apply: bool,
 
+    /// Advertise a Service that listens on 443 only before there is a certificate for it
+    #[arg(long, requires = "apply")]
+    advertise_without_cert: bool,
+
+    /// Withdraw every advertised Service that is not in the file, whoever advertised it
+    #[arg(long, requires = "apply")]
+    own_all_services: bool,
+
     /// Stands for `${TS_CERT_DOMAIN}`, instead of the node's first certificate domain
     #[arg(long, value_name = "NAME")]
     cert_domain: Option<String>,
 
-    /// Count the names of the node itself, not only those of its Services; tailscaled 1.100 and newer keeps those fresh
+    /// Count the names of the node itself, not only those of its Services; always beside tailscaled before 1.100, which
+    /// does not keep them fresh
     #[arg(long)]
     include_node: bool,
 
@@ -75,6 +91,10 @@ enum Event<'a> {
     Held { reason: &'a str },
     /// It is not, and the last good one stays.
     Problem { reason: &'a str },
+    /// A Service is not advertised yet.
+    HeldBack { service: &'a str, reason: &'a str },
+    /// It is now.
+    LetGo { service: &'a str, domain: &'a Name },
 }
 
 /// Follows until a signal.
@@ -107,17 +127,29 @@ pub(super) async fn run(
     };
     let delivery = if args.apply { Delivery::Apply } else { Delivery::Watch };
     let source = Source::parse(&file.to_string_lossy());
-    let (follower, mut standing_seen) = Follower::beside(api.clone(), source, delivery, facts, opened);
+    let (follower, mut standing_seen) = Follower::beside(api.clone(), source, delivery, facts.clone(), opened.clone());
     tasks.keep("serve config", |stop| follower.run(stop));
     let (_role, role) = watch::channel(Role::Writer);
     let options = Options {
         growth: Growth::default(),
         start: Start::default(),
         concurrent: concurrency(api.versions().version.as_deref()),
-        node: if args.include_node { Node::Include } else { Node::Leave },
+        node: Node::beside(api.versions().version.as_deref(), args.include_node),
     };
-    let world = LocalWorld::new(api, args.state_dir.as_ref().map(|dir| dir.join(local::FILE)));
-    let loops = Loops::new(world, options, allowed_seen, role, stop.clone()).await;
+    let world = LocalWorld::new(api.clone(), args.state_dir.as_ref().map(|dir| dir.join(local::FILE)));
+    let loops = Arc::new(Loops::new(world, options, allowed_seen, role, stop.clone()).await);
+    let (say_news, mut news) = mpsc::unbounded_channel();
+    // Kept, so that the other end never ends.
+    let _say_news = say_news.clone();
+    if args.apply && is_advertising(vars) {
+        let gate = (!args.advertise_without_cert).then(|| {
+            // Nobody listens any more once it is being stopped.
+            HoldBack::new(Sight::Kept(Arc::clone(&loops)), move |news| drop(say_news.send(news)))
+        });
+        let claim = if args.own_all_services { Claim::All } else { Claim::Own };
+        let advertiser = Advertiser::beside(api, standing_seen.clone(), facts, opened, gate, claim);
+        tasks.keep("services", |stop| advertiser.run(stop));
+    }
     let mut told = Shown { good: None, problem: None };
     let outcome = loop {
         tokio::select! {
@@ -130,6 +162,10 @@ pub(super) async fn run(
                     break Ok(status);
                 }
             }
+            Some(news) = news.recv() => say(out, &match &news {
+                News::HeldBack { service, reason } => Event::HeldBack { service, reason },
+                News::LetGo { service, domain } => Event::LetGo { service, domain },
+            })?,
         }
     };
     tasks.stop(SETTLE).await;
@@ -200,7 +236,17 @@ fn say(out: &Output, event: &Event<'_>) -> anyhow::Result<()> {
         }
         Event::Held { reason } => out.data(format!("waiting: {reason}")),
         Event::Problem { reason } => out.data(format!("not applied: {reason}")),
+        Event::HeldBack { service, reason } => {
+            out.data(format!("{service}: not advertised before there is a certificate: {reason}"))
+        }
+        Event::LetGo { service, domain } => out.data(format!("{service}: advertised, with a certificate for {domain}")),
     }
+}
+
+/// Whether Services are advertised, unless somebody else does that.
+fn is_advertising(vars: &dyn Vars) -> bool {
+    let text = value(vars, vars::TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT.name);
+    text.and_then(|text| parse::boolean(&text)).unwrap_or(true)
 }
 
 /// The facts with another certificate domain.

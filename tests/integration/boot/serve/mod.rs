@@ -1,9 +1,10 @@
-//! What the node serves ([`config`]) and advertises ([`services`]).
+//! What the node serves ([`config`]) and advertises ([`services`], [`hold_back`]).
 //!
 //! Scenarios are those of boot.md (`s…`), certs.md (`c…`) and localapi.md (`l…`), weaknesses those of boot.md 11 (`w…`) and
 //! certs.md 12 (`cw…`), under their own numbers.
 
 mod config;
+mod hold_back;
 mod services;
 
 use serde_json::{Value, json};
