@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -25,6 +26,8 @@ use crate::serve::advertiser::Gate;
 
 /// Between looks. An order takes some ten seconds, and nobody is served meanwhile.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// Services that are looked at at the same time.
+const ABREAST: usize = 16;
 /// For tailscaled to give what it has.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// For one look at all of them: others are to be advertised meanwhile.
@@ -116,14 +119,17 @@ impl Gate for HoldBack {
                 let _ = timeout(AT_ONCE, manager::settled(loops, Duration::ZERO)).await;
             }
         }
+        let sight = &self.sight;
+        let waiting = awaited.into_iter().filter(|(service, _)| !self.let_go.contains_key(service));
+        let looks = waiting.map(|(service, names)| async move {
+            let looked = timeout_at(until, sight.find(&names)).await;
+            (service, names, looked.unwrap_or_else(|_| Err("it takes too long to look for one".to_owned())))
+        });
+        let looked: Vec<_> = stream::iter(looks).buffered(ABREAST).collect().await;
         let mut held = BTreeSet::new();
-        for (service, names) in awaited {
-            if self.let_go.contains_key(&service) {
-                continue;
-            }
+        for (service, names, found) in looked {
             let was_held = self.held.contains(&service);
-            let looked = timeout_at(until, self.sight.find(&names)).await;
-            match looked.unwrap_or_else(|_| Err("it takes too long to look for one".to_owned())) {
+            match found {
                 Ok(domain) => {
                     if was_held {
                         (self.say)(News::LetGo { service: service.clone(), domain });

@@ -170,7 +170,10 @@ async fn w09_names_of_the_node_and_of_the_foreground_are_kept() {
 async fn a_service_on_443_alone_is_advertised_with_its_certificate() {
     let stage = Stage::new(&shop("shop.test.ts.net")).await;
     stage.node(&["n.test.ts.net"]);
-    let watch = stage.watch(&["--apply"]);
+    let kept = stage.scene.root().join("kept");
+    std::fs::create_dir_all(&kept).unwrap();
+    let flags = ["--apply", "--state-dir", kept.to_str().unwrap()];
+    let watch = stage.watch(&flags);
     watch.mentioned("applied; certificates are kept for shop.test.ts.net").await;
     watch.mentioned("svc:shop: not advertised before there is a certificate: shop.test.ts.net").await;
     assert_eq!(stage.scene.daemon().count("PATCH prefs"), 0);
@@ -181,6 +184,13 @@ async fn a_service_on_443_alone_is_advertised_with_its_certificate() {
     stage.advertises(&[]).await;
     watch.stops().await;
     assert_eq!(stage.scene.daemon().count("PATCH prefs"), 2);
+    // The next look at a certificate that is good may be a day away; the Service does not wait for that.
+    stage.write(&shop("shop.test.ts.net"));
+    let watch = stage.watch(&flags);
+    watch.mentioned("svc:shop: advertised, with a certificate for shop.test.ts.net").await;
+    stage.scene.daemon().await_count("PATCH prefs", 3, SOON).await.unwrap_or_else(|error| panic!("{error}"));
+    watch.stops().await;
+    assert_eq!(stage.scene.daemon().prefs()["AdvertiseServices"], json!(["svc:shop"]));
 }
 
 #[tokio::test]

@@ -185,6 +185,7 @@ const ROWS: [(&str, &[&str]); 42] = [
             "boot::serve::services::s51_cw12_services_are_advertised_once_and_nothing_waits_for_it",
             "boot::serve::services::w03_cw12_a_busy_tailnet_changes_nothing",
             "boot::serve::services::w04_cw12_an_edit_is_advertised_and_what_vanished_is_withdrawn",
+            "boot::serve::hold_back::a_service_on_443_alone_waits_for_its_secret",
         ],
     ),
     ("advertised Services on stop", &["boot::serve::services::w30_services_advertised_by_hand_survive_a_restart"]),
