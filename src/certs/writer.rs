@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 pub use crate::settings::CertWriter as Choice;
-use crate::settings::replica_of;
+use crate::settings::{CertShare, NoShare, replica_of};
 
 /// A Lease's duration unless somebody says otherwise.
 pub const LEASE_DURATION: Duration = Duration::from_secs(60);
@@ -66,15 +66,15 @@ impl Duty {
     /// # Errors
     /// The ordinal decides, and there is none.
     pub fn of(choice: Choice, member: Option<&Member>, may_elect: bool) -> Result<Self, NoDuty> {
-        match (choice, member) {
-            (Choice::Off, _) => Ok(Self::Reader),
-            (_, None) => Err(NoDuty::NoPod),
-            (Choice::Lease, Some(_)) if may_elect => Ok(Self::Elected),
-            (Choice::Lease | Choice::Ordinal, Some(member)) => match member.ordinal {
-                Some(0) => Ok(Self::Writer),
-                Some(_) => Ok(Self::Reader),
-                None => Err(NoDuty::NoOrdinal(member.pod.clone())),
-            },
+        let choice = if choice == Choice::Lease && !may_elect { Choice::Ordinal } else { choice };
+        match CertShare::of(member.map(|member| member.pod.as_str()), choice) {
+            Ok(CertShare::Writes) => Ok(Self::Writer),
+            Ok(CertShare::Reads) => Ok(Self::Reader),
+            Ok(CertShare::Elected) => Ok(Self::Elected),
+            Err(NoShare::NoName) => Err(NoDuty::NoPod),
+            Err(NoShare::NoOrdinal) => {
+                Err(NoDuty::NoOrdinal(member.map(|member| member.pod.clone()).unwrap_or_default()))
+            }
         }
     }
 }

@@ -38,6 +38,11 @@ impl CertWriter {
     /// All spellings.
     pub const ALL: &[&str] = &["ordinal", "lease", "off"];
 
+    /// What the variable says, which is the usual one where it says nothing; nothing when it is misspelled.
+    pub fn of(text: Option<&str>) -> Option<Self> {
+        text.map_or(Some(Self::default()), Self::parse)
+    }
+
     /// As the variable spells it.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
@@ -70,6 +75,11 @@ impl CertShare {
     /// Whether it may get certificates.
     pub fn may_write(self) -> bool {
         self != Self::Reads
+    }
+
+    /// Whether it may serve with what others have got.
+    pub fn may_read(self) -> bool {
+        self != Self::Writes
     }
 
     /// `TS_CERT_SHARE_MODE`, for a tailscaled that is started for the first time.
@@ -116,7 +126,7 @@ mod tests {
             assert_eq!(CertShare::of(name, writer), expected, "{name:?} {writer:?}");
         }
         assert!(CertWriter::ALL.iter().all(|text| CertWriter::parse(text).is_some()));
-        assert_eq!(CertWriter::parse("Lease"), None);
+        assert_eq!((CertWriter::of(Some("Lease")), CertWriter::of(None)), (None, Some(Ordinal)));
         assert_eq!((group_of("ingress-eu-12"), group_of("ingress"), group_of("a-x")), (Some("ingress-eu"), None, None));
         assert_eq!((CertShare::Writes.mode(), CertShare::Reads.mode()), ("rw", "ro"));
     }

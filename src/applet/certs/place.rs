@@ -57,9 +57,9 @@ impl Place {
             return Ok(Self { api, storage, role: Role::Writer, member: None });
         }
         let pod = value(vars::POD_NAME.name);
-        let writer =
-            value(vars::TAILPOD_CERT_WRITER.name).unwrap_or_else(|| vars::TAILPOD_CERT_WRITER.default.to_owned());
-        let Some(writer) = Choice::parse(&writer) else {
+        let writer = value(vars::TAILPOD_CERT_WRITER.name);
+        let Some(writer) = Choice::of(writer.as_deref()) else {
+            let writer = writer.unwrap_or_default();
             let error = anyhow!("TAILPOD_CERT_WRITER={writer:?}: one of {}", Choice::ALL.join(", "));
             return Err(error.exit_with(ExitStatus::Usage));
         };

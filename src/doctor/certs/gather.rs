@@ -12,7 +12,7 @@ use crate::certs::names::Name;
 use crate::certs::places::{Places, Seen};
 use crate::k8s::{Cluster, Error, Resource, StateSecret, Verb};
 use crate::localapi::mask::Version;
-use crate::settings::group_of;
+use crate::settings::{CertWriter, group_of};
 
 /// Questions at the same time.
 const CONCURRENT: usize = 16;
@@ -58,7 +58,7 @@ pub async fn gather(
     let names: Vec<Name> = facts.wanted.names.keys().cloned().collect();
     let (secrets, rights) = tokio::join!(secrets(cluster, &names), rights(cluster, &names));
     (facts.secrets, facts.rights) = (secrets, rights);
-    if facts.sharing.writer.as_deref() == Some("lease") {
+    if facts.sharing.choice() == Some(CertWriter::Lease) {
         facts.lease = lease(cluster, facts.sharing.pod.as_deref()).await;
     }
     facts

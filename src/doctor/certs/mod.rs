@@ -275,10 +275,12 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_told_what_they_lack() {
+    fn w18_versions_are_told_what_they_lack_and_whether_they_renew_by_themselves() {
         let level = |minor| daemon(Some(Version { major: 1, minor, patch: 0 })).level;
         assert_eq!([level(98), level(100), level(102)], [Level::Warning, Level::Warning, Level::Ok]);
-        assert!(daemon(Some(Version { major: 1, minor: 100, patch: 0 })).sentence.contains("renews hourly"));
+        for minor in [100, 102] {
+            assert!(daemon(Some(Version { major: 1, minor, patch: 0 })).sentence.contains("renews hourly"), "{minor}");
+        }
         assert!(daemon(Some(Version { major: 1, minor: 98, patch: 0 })).sentence.contains("nothing by itself"));
         assert_eq!([locked(None).level, locked(Some(true)).level], [Level::Ok, Level::Warning]);
     }

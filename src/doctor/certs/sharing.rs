@@ -7,7 +7,7 @@ use super::Facts;
 use crate::certs::names::Name;
 use crate::k8s::error::{Resource, RoleRule, Verb};
 use crate::localapi::mask::Version;
-use crate::settings::group_of;
+use crate::settings::{CertShare, CertWriter, NoShare, group_of};
 
 /// How replicas share certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,13 @@ pub struct Sharing {
     pub in_secret: Option<bool>,
     /// `TAILPOD_CERT_WRITER`
     pub writer: Option<String>,
+}
+
+impl Sharing {
+    /// How the one is chosen that issues; nothing when the variable is misspelled.
+    pub fn choice(&self) -> Option<CertWriter> {
+        CertWriter::of(self.writer.as_deref())
+    }
 }
 
 /// A name's TLS Secret, as far as sharing depends on it.
@@ -62,22 +69,28 @@ pub(super) fn mode(sharing: &Sharing, version: Option<Version>) -> Finding {
         let sentence = "TS_EXPERIMENTAL_CERT_SHARE is set, and tailscaled's state is not in a Secret";
         return CERTS_SHARING.failure(sentence, "env:\n  - name: TS_KUBE_SECRET\n    value: $(POD_NAME)");
     }
-    let ordinal = sharing.pod.as_deref().and_then(|pod| pod.rsplit_once('-')).map(|(_, ordinal)| ordinal);
-    let by_lease = sharing.writer.as_deref() == Some("lease");
-    match (&sharing.pod, ordinal) {
-        (None, _) => CERTS_SHARING.failure(
+    let Some(writer) = sharing.choice() else {
+        let sentence = format!("TAILPOD_CERT_WRITER is `{}`", sharing.writer.as_deref().unwrap_or_default());
+        return CERTS_SHARING.failure(sentence, format!("set it to one of {}", CertWriter::ALL.join(", ")));
+    };
+    let pod = sharing.pod.as_deref().unwrap_or_default();
+    match CertShare::of(sharing.pod.as_deref(), writer) {
+        Err(NoShare::NoName) => CERTS_SHARING.failure(
             "TS_EXPERIMENTAL_CERT_SHARE is set without POD_NAME: every replica only reads, and nobody issues",
             "env:\n  - name: POD_NAME\n    valueFrom: {fieldRef: {fieldPath: metadata.name}}",
         ),
-        _ if by_lease => CERTS_SHARING.ok("certificates are shared; the holder of the Lease issues"),
-        (Some(pod), Some("0")) => CERTS_SHARING.ok(format!("certificates are shared, and `{pod}` issues them")),
-        (Some(pod), Some(ordinal)) if ordinal.bytes().all(|byte| byte.is_ascii_digit()) => {
-            let writer = pod.strip_suffix(ordinal).unwrap_or(pod);
-            CERTS_SHARING.ok(format!("certificates are shared; `{pod}` reads what `{writer}0` issues"))
-        }
-        (Some(pod), _) => CERTS_SHARING
+        Err(NoShare::NoOrdinal) => CERTS_SHARING
             .warning(format!("`{pod}` has no ordinal: no Pod of a StatefulSet, so nobody may be the one that issues"))
             .remedy("run the replicas as a StatefulSet, or set TAILPOD_CERT_WRITER=lease"),
+        Ok(CertShare::Elected) => CERTS_SHARING.ok("certificates are shared; the holder of the Lease issues"),
+        Ok(CertShare::Writes) => CERTS_SHARING.ok(format!("certificates are shared, and `{pod}` issues them")),
+        Ok(CertShare::Reads) if writer == CertWriter::Off => {
+            CERTS_SHARING.ok("certificates are shared, and no replica issues them: TAILPOD_CERT_WRITER is `off`")
+        }
+        Ok(CertShare::Reads) => {
+            let group = group_of(pod).unwrap_or(pod);
+            CERTS_SHARING.ok(format!("certificates are shared; `{pod}` reads what `{group}-0` issues"))
+        }
     }
 }
 
@@ -202,13 +215,17 @@ mod tests {
     #[test]
     fn a_mode_that_lets_nobody_issue_is_a_failure() {
         let version = |minor| Some(Version { major: 1, minor, patch: 0 });
-        let lease = Sharing { writer: Some("lease".to_owned()), ..pod(Some("ts-1")) };
+        let by = |writer: &str| Sharing { writer: Some(writer.to_owned()), ..pod(Some("ts-1")) };
         for (sharing, minor, level, part) in [
             (Sharing::default(), 102, Level::Ok, "not shared"),
             (pod(None), 102, Level::Failure, "nobody issues"),
             (pod(Some("ts-0")), 102, Level::Ok, "`ts-0` issues"),
             (pod(Some("ts-12")), 102, Level::Ok, "what `ts-0` issues"),
-            (lease, 102, Level::Ok, "holder of the Lease"),
+            (by("lease"), 102, Level::Ok, "holder of the Lease"),
+            (by("ordinal"), 102, Level::Ok, "what `ts-0` issues"),
+            (by("off"), 102, Level::Ok, "no replica issues"),
+            (by("Lease"), 102, Level::Failure, "TAILPOD_CERT_WRITER is `Lease`"),
+            (Sharing { pod: None, ..by("lease") }, 102, Level::Failure, "nobody issues"),
             (pod(Some("ts-5d9f-x2")), 102, Level::Warning, "no ordinal"),
             (pod(Some("ts-0")), 80, Level::Failure, "cannot share"),
             (Sharing { in_secret: Some(false), ..pod(Some("ts-0")) }, 102, Level::Failure, "not in a Secret"),

@@ -68,6 +68,19 @@ async fn sharing_that_cannot_work_is_a_failure() {
 }
 
 #[tokio::test]
+async fn w18_that_tailscaled_renews_by_itself_is_said() {
+    let scene = node(&services(&[NAME]), &[NAME]).await;
+    for (version, level, part) in [
+        ("1.104.1", "ok", "renews hourly by itself, whatever the schedule here says"),
+        ("1.100.0", "warning", "renews hourly by itself, whatever the schedule here says"),
+        ("1.98.2", "warning", "it renews nothing by itself"),
+    ] {
+        scene.daemon().set_version(version);
+        is(finding(&scene, "TP-CERTS-010").await, level, part, "");
+    }
+}
+
+#[tokio::test]
 async fn secrets_and_rights_that_lack_come_with_what_to_paste() {
     let names = [NAME, "*.t.ts.net"];
     let config = json!({"Services": {"svc:shop": {"Web": {format!("{NAME}:443"): {}, "*.t.ts.net:443": {}}}}});
