@@ -50,18 +50,25 @@ impl Writer {
         running.mark_changed();
         let mut look = Instant::now();
         let mut withdrawn = None;
+        let mut holds = false;
         loop {
             let wake = self.promotion.wake_at().map(Instant::from_std);
             let event = tokio::select! {
                 // A loss comes before everything else.
                 biased;
-                Ok(()) = role.changed() => match *role.borrow_and_update() {
-                    Role::Writer => {
+                Ok(()) = role.changed() => {
+                    let now = *role.borrow_and_update();
+                    if holds && now == Role::Writer {
+                        // Lost and won again before anybody looked: what was begun has ended all the same.
+                        role.mark_changed();
+                        holds = false;
+                        Event::Lost
+                    } else {
+                        holds = now == Role::Writer;
                         look = Instant::now();
-                        Event::Gained
+                        if holds { Event::Gained } else { Event::Lost }
                     }
-                    Role::Reader => Event::Lost,
-                },
+                }
                 Ok(()) = running.changed() => match *running.borrow_and_update() {
                     Some(mode) => Event::Running(mode),
                     None => continue,

@@ -54,8 +54,10 @@ impl Finished {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn begun(&self, name: &Name, claim: String) {
+    /// `claim` is about to be written. Its order has ended unless it [`stands`](Claiming::stands).
+    fn begin<'f>(&'f self, name: &'f Name, claim: String) -> Claiming<'f> {
         self.change(|claims| claims.insert(name.clone(), (claim, false)));
+        Claiming { finished: self, name, stands: false }
     }
 
     fn ended(&self, name: &Name) {
@@ -68,6 +70,27 @@ impl Finished {
 
     fn has(&self, name: &Name, claim: Option<&String>) -> bool {
         self.change(|claims| claims.get(name).is_some_and(|(ours, is_ended)| *is_ended && Some(ours) == claim))
+    }
+}
+
+/// A claim that is being written. Whether or not it gets there, nothing is ordered under one that was given up on.
+struct Claiming<'f> {
+    finished: &'f Finished,
+    name: &'f Name,
+    stands: bool,
+}
+
+impl Claiming<'_> {
+    fn stands(mut self) {
+        self.stands = true;
+    }
+}
+
+impl Drop for Claiming<'_> {
+    fn drop(&mut self) {
+        if !self.stands {
+            self.finished.ended(self.name);
+        }
     }
 }
 
@@ -85,8 +108,13 @@ impl ClusterWorld {
 
 /// Who claims a name, and until when that counts.
 fn claim_of(secret: &StateSecret) -> Option<Taken> {
-    let (holder, at) = secret.annotations.get(ISSUING)?.rsplit_once('@')?;
-    Some(Taken { holder: holder.to_owned(), until: later(at.parse().ok()?, CLAIM) })
+    claim_in(secret, ISSUING, CLAIM)
+}
+
+/// `<holder>@<time>` in an annotation, and until when that counts.
+pub(super) fn claim_in(secret: &StateSecret, annotation: &str, lasts: Duration) -> Option<Taken> {
+    let (holder, at) = secret.annotations.get(annotation)?.rsplit_once('@')?;
+    Some(Taken { holder: holder.to_owned(), until: later(at.parse().ok()?, lasts) })
 }
 
 impl World for ClusterWorld {
@@ -163,14 +191,13 @@ impl World for ClusterWorld {
             return Err(taken);
         }
         let text = format!("{claimant}@{now:.0}");
-        self.finished.begun(name, text.clone());
+        let claiming = self.finished.begin(name, text.clone());
         let claim = BTreeMap::from([(ISSUING, Some(text))]);
         let version = secret.resource_version.as_deref();
-        self.cluster.annotate_secret(name.as_str(), &claim, version).await.map_err(|error| {
-            // Even if it was written: nothing is ordered under it.
-            self.finished.ended(name);
-            late(format!("perhaps somebody ({})", chain(&error)))
-        })
+        let written = self.cluster.annotate_secret(name.as_str(), &claim, version).await;
+        written.map_err(|error| late(format!("perhaps somebody ({})", chain(&error))))?;
+        claiming.stands();
+        Ok(())
     }
 
     async fn give_up(&self, name: &Name) {

@@ -4,6 +4,8 @@
 //! [`schedule`](super::schedule) says. Cancel safe: dropping it aborts an order that is under way, and what is known of
 //! the name has been saved after each attempt.
 
+mod outcome;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -12,15 +14,15 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::budget::{Entry, Kind, Ledger};
+use super::budget::{Kind, Ledger};
 use super::chain::{Certificate, Period};
-use super::failure::{Class, Failure};
+use super::failure::Failure;
 use super::names::Name;
 use super::record::Record;
 use super::renewed::Ordered;
-use super::schedule::{Freshness, Growth, Next, Schedule, later, start_delay};
-use super::standing::{AttemptResult, Phase, Standing};
-use super::world::{Allowed, News, Role, World};
+use super::schedule::{Growth, Schedule, later, start_delay};
+use super::standing::{Phase, Standing};
+use super::world::{Allowed, Role, World};
 
 /// One attempt: the daemon gives up on an authority earlier.
 const ATTEMPT: Duration = Duration::from_secs(30 * 60);
@@ -28,14 +30,8 @@ const ATTEMPT: Duration = Duration::from_secs(30 * 60);
 const REMIND: Duration = Duration::from_secs(60);
 /// Between looks at a storage that blocks.
 const STORAGE: Duration = Duration::from_secs(30);
-/// What the daemon refused although the list allows it is asked for again after this.
-const REFUSED: Duration = Duration::from_secs(60);
 /// Longest sleep without a look at the clock, which may have been set.
 const NAP: Duration = Duration::from_secs(3600);
-/// Between Events about failures of one class.
-const TOLD_AGAIN: Duration = Duration::from_secs(3600);
-/// A first certificate that begins within this was ordered by us; authorities date back by an hour.
-const NEW: Duration = Duration::from_secs(2 * 3600);
 /// A process that thinks it is earlier has no clock that a certificate could be judged by.
 const SANE: &str = "2020-01-01T00:00:00Z";
 
@@ -119,10 +115,11 @@ impl<W: World> Keeper<W> {
             // of it is not written.
             tokio::select! {
                 biased;
-                () = until_reader(&mut role) => {
+                () = until_lost(&mut role) => {
                     if self.standing.borrow().phase == Phase::Asking {
                         // The order was aborted: whoever is responsible next need not wait until the claim ends.
                         Box::pin(self.shared.world.give_up(&self.name)).await;
+                        self.say(Phase::Starting);
                     }
                 }
                 () = self.turn() => {}
@@ -143,12 +140,16 @@ impl<W: World> Keeper<W> {
         if self.check_storage {
             self.wait_for_storage().await;
         }
-        if !self.is_affordable() {
+        if !self.has_sane_clock() || !self.is_affordable() {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        // Nobody closes the semaphore.
-        let _permit = shared.calls.acquire().await;
+        let Ok(_permit) = shared.calls.acquire().await else {
+            // Nothing is begun any more.
+            return std::future::pending().await;
+        };
+        // From here on there may be a claim to give up.
+        self.say(Phase::Asking);
         if let Err(taken) = shared.world.claim(&self.name).await {
             tracing::info!(domain = %self.name, %taken, "no certificate is asked for yet");
             self.due = taken.until;
@@ -160,29 +161,43 @@ impl<W: World> Keeper<W> {
 
     /// Goes on where an earlier process stopped.
     async fn resume(&mut self) {
-        let record = self.shared.world.load(&self.name).await;
+        let record = self.recall().await;
         let now = self.shared.world.now();
-        self.schedule = Schedule::resumed(self.shared.growth, record.failures);
-        self.had_one = record.failures == 0 && record.next_attempt.is_some();
         let first = match self.shared.start {
             Start::Spread => later(now, start_delay(self.shared.world.chance())),
             Start::Now => now,
         };
-        // No delay is longer than a week: what lies further ahead is of a clock that was wrong.
-        let week = later(now, Duration::from_secs(8 * 86_400));
-        let wanted =
-            record.next_attempt.filter(|at| *at < week && (self.shared.start == Start::Spread || record.failures > 0));
+        let wanted = within_a_week(&record, now).filter(|_| self.shared.start == Start::Spread || record.failures > 0);
         self.due = wanted.map_or(first, |at| at.max(first));
-        self.standing.send_modify(|standing| standing.record = record);
+    }
+
+    /// Goes on where another replica stopped: what is well is looked at now, and what failed waits as long as that one
+    /// wanted. A role that changes hands often must not cost an attempt each time.
+    async fn take_over(&mut self) {
+        let record = self.recall().await;
+        let now = self.shared.world.now();
+        let wanted = within_a_week(&record, now).filter(|_| record.failures > 0);
+        self.due = wanted.unwrap_or_else(|| self.due.min(now));
+    }
+
+    /// What is known of the name, whoever has noted it.
+    async fn recall(&mut self) -> Record {
+        let record = self.shared.world.load(&self.name).await;
+        if record.failures != self.schedule.failures() {
+            self.schedule = Schedule::resumed(self.shared.growth, record.failures);
+        }
+        self.had_one |= record.failures == 0 && record.next_attempt.is_some();
+        self.standing.send_modify(|standing| standing.record = record.clone());
+        record
     }
 
     async fn wait_for_role(&mut self) {
-        if *self.role.borrow_and_update() == Role::Reader {
+        while *self.role.borrow_and_update() == Role::Reader {
             self.say(Phase::NotWriter);
             // The sender lives as long as the loops.
             let _ = self.role.wait_for(|role| *role == Role::Writer).await;
+            Box::pin(self.take_over()).await;
             self.say(Phase::Starting);
-            self.due = self.due.min(self.shared.world.now());
         }
     }
 
@@ -264,6 +279,17 @@ impl<W: World> Keeper<W> {
         self.check_storage = false;
     }
 
+    /// Whether certificates could be judged; else it is due when somebody may have set the clock.
+    fn has_sane_clock(&mut self) -> bool {
+        let now = self.shared.world.now();
+        let is_sane = SANE.parse().is_ok_and(|sane: Timestamp| now >= sane);
+        if !is_sane {
+            tracing::error!(domain = %self.name, %now, "the clock is wrong, so no certificate is asked for");
+            self.due = later(now, REMIND);
+        }
+        is_sane
+    }
+
     /// Whether the authority's limits leave room; else it is due when they do.
     fn is_affordable(&mut self) -> bool {
         let now = self.shared.world.now();
@@ -279,13 +305,7 @@ impl<W: World> Keeper<W> {
     async fn attempt(&mut self) {
         let shared = Arc::clone(&self.shared);
         let now = shared.world.now();
-        if SANE.parse().is_ok_and(|sane: Timestamp| now < sane) {
-            tracing::error!(domain = %self.name, %now, "the clock is wrong, so no certificate is asked for");
-            self.due = later(now, REMIND);
-            return;
-        }
-        self.standing
-            .send_modify(|standing| (standing.phase, standing.attempts) = (Phase::Asking, standing.attempts + 1));
+        self.standing.send_modify(|standing| standing.attempts += 1);
         let min_validity = self.schedule.min_validity(self.known.as_ref().map(|(_, period)| *period), now);
         let answer = shared.world.certificate(&self.name, min_validity, ATTEMPT).await;
         let now = shared.world.now();
@@ -299,97 +319,6 @@ impl<W: World> Keeper<W> {
         }
     }
 
-    async fn succeeded(&mut self, certificate: Certificate, now: Timestamp) {
-        let shared = Arc::clone(&self.shared);
-        let before = self.known.replace((certificate.serial.clone(), certificate.period));
-        let is_new = before.as_ref().is_none_or(|(serial, _)| *serial != certificate.serial);
-        let begins = certificate.period.not_before;
-        let ordered = is_new && (before.is_some() || later(begins, NEW) > now);
-        if ordered {
-            let kind = if self.had_one { Kind::Renewed } else { Kind::Issued };
-            self.enter(kind, now).await;
-        }
-        if is_new {
-            tracing::info!(
-                domain = %self.name, serial = certificate.serial, issuer = certificate.issuer,
-                not_after = %certificate.period.not_after, renewed = before.is_some(), "there is a certificate"
-            );
-        }
-        if ordered {
-            let reason = if self.had_one { "CertRenewed" } else { "CertIssued" };
-            let message = format!(
-                "certificate {} of {}, until {}",
-                certificate.serial, certificate.issuer, certificate.period.not_after
-            );
-            shared.world.tell(&self.name, News { is_bad: false, reason, message }).await;
-            if let Some(orders) = shared.orders.get() {
-                // Who does not listen any more does not want to know.
-                let _ = orders.send((self.name.clone(), certificate.clone()));
-            }
-        }
-        self.had_one = true;
-        let (freshness, next) = self.schedule.succeeded(certificate.period, now, shared.world.chance());
-        let Next::After(wait) = next else { return };
-        self.due = later(now, wait);
-        let record = Record::succeeded(self.due);
-        shared.world.save(&self.name, &record).await;
-        let phase = match freshness {
-            Freshness::Fresh => Phase::Waiting(self.due),
-            Freshness::Pending => Phase::RenewalPending(self.due),
-        };
-        let result = if ordered { AttemptResult::OK } else { AttemptResult::UNCHANGED };
-        self.standing.send_modify(|standing| {
-            standing.results.add(result);
-            (standing.phase, standing.certificate, standing.record) = (phase, Some(certificate), record);
-        });
-    }
-
-    async fn failed(&mut self, failure: &Failure, now: Timestamp) {
-        let shared = Arc::clone(&self.shared);
-        if failure.class == Class::Authority {
-            self.enter(Kind::Failed, now).await;
-        }
-        let next = self.schedule.failed(failure, shared.world.chance());
-        let wait = match next {
-            Next::After(wait) => wait,
-            Next::WaitForName => REFUSED,
-            Next::WaitForStorage(wait) => {
-                self.check_storage = true;
-                wait
-            }
-            Next::WaitForRole => Duration::ZERO,
-        };
-        self.due = later(now, wait);
-        tracing::warn!(
-            domain = %self.name, failures = self.schedule.failures(), class = failure.class.as_str(),
-            error = failure.text, delay = crate::goduration::format_seconds(wait), "no certificate"
-        );
-        let record = Record::failed(self.schedule.failures(), self.due, failure.class, &failure.text);
-        shared.world.save(&self.name, &record).await;
-        let phase = if next == Next::WaitForName { Phase::NotAllowed } else { Phase::Waiting(self.due) };
-        self.standing.send_modify(|standing| {
-            standing.results.add(failure.class.into());
-            (standing.phase, standing.record) = (phase, record);
-        });
-        self.tell_failure(failure, now).await;
-        if next == Next::WaitForRole {
-            self.say(Phase::NotWriter);
-            // The daemon knows better than we do; it takes a change to try again.
-            let _ = self.role.changed().await;
-        }
-    }
-
-    /// At most once an hour for each class: what a person reads must not be what one has to search.
-    async fn tell_failure(&mut self, failure: &Failure, now: Timestamp) {
-        let class = failure.class.as_str();
-        if self.told.get(class).is_some_and(|at| later(*at, TOLD_AGAIN) > now) || failure.class == Class::Transient {
-            return;
-        }
-        self.told.insert(class, now);
-        let message = format!("{class}: {}", failure.text);
-        self.shared.world.tell(&self.name, News { is_bad: true, reason: "CertFailed", message }).await;
-    }
-
     fn say(&self, phase: Phase) {
         self.standing.send_if_modified(|standing| {
             let differs = standing.phase != phase;
@@ -398,23 +327,20 @@ impl<W: World> Keeper<W> {
         });
     }
 
-    async fn enter(&self, kind: Kind, at: Timestamp) {
-        let entry = Entry { name: self.name.to_string(), at, kind };
-        let ledger = self.ledger(|ledger| {
-            ledger.add(entry);
-            ledger.clone()
-        });
-        self.shared.world.save_ledger(&self.name, &ledger).await;
-    }
-
     fn ledger<T>(&self, act: impl FnOnce(&mut Ledger) -> T) -> T {
         act(&mut self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Never, when nobody can change it any more.
-async fn until_reader(role: &mut watch::Receiver<Role>) {
-    if role.wait_for(|role| *role == Role::Reader).await.is_err() {
+/// When the next attempt was wanted. No delay is longer than a week: what lies further ahead is of a clock that was wrong.
+fn within_a_week(record: &Record, now: Timestamp) -> Option<Timestamp> {
+    let week = later(now, Duration::from_secs(8 * 86_400));
+    record.next_attempt.filter(|at| *at < week)
+}
+
+/// Until it is lost, also when it has come back before anybody looked. Never, when nobody can change it any more.
+async fn until_lost(role: &mut watch::Receiver<Role>) {
+    if *role.borrow_and_update() == Role::Writer && role.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex as StdMutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Ledger;
@@ -139,7 +141,8 @@ impl<W: World> Loops<W> {
         }
         for (name, gone) in before {
             gone.task.abort();
-            inner.gates.insert(name, Arc::downgrade(&gone.gate));
+            inner.gates.insert(name.clone(), Arc::downgrade(&gone.gate));
+            self.give_up(&name, &gone).await;
         }
         inner.gates.retain(|_, gate| gate.strong_count() > 0);
     }
@@ -159,15 +162,36 @@ impl<W: World> Loops<W> {
         Live { task, gate, wake, standing }
     }
 
+    /// Begins nothing any more, and lets what is being asked for come to its end for `patience` at most: an order that is
+    /// broken off is one more order, and perhaps a certificate that nobody gets.
+    pub async fn finish(&self, patience: Duration) {
+        self.shared.calls.close();
+        let asking: Vec<_> = self.inner.lock().await.live.values().map(|live| live.standing.clone()).collect();
+        let ends = async {
+            for mut standing in asking {
+                // A loop that has ended asks for nothing.
+                let _ = standing.wait_for(|standing| standing.phase != Phase::Asking).await;
+            }
+        };
+        // Whoever stops says what was broken off.
+        let _ = timeout(patience, ends).await;
+    }
+
     /// Ends all loops, and gives up what they had claimed.
     pub async fn stop(&self) {
         self.stop.cancel();
         let mut inner = self.inner.lock().await;
         while inner.tasks.join_next().await.is_some() {}
         for (name, live) in std::mem::take(&mut inner.live) {
-            if live.standing.borrow().phase == Phase::Asking {
-                self.shared.world.give_up(&name).await;
-            }
+            self.give_up(&name, &live).await;
+        }
+    }
+
+    /// Gives up the claim of a loop that was ended in the middle of an order.
+    async fn give_up(&self, name: &Name, ended: &Live) {
+        if ended.standing.borrow().phase == Phase::Asking {
+            let _ended = ended.gate.lock().await;
+            self.shared.world.give_up(name).await;
         }
     }
 

@@ -144,10 +144,17 @@ fn spawn<S: run::Store>(tasks: &mut Tasks, election: Election<S>, seat: &Seat) -
     let (sender, role) = watch::channel(Role::Reader);
     let mut part = seat.role();
     let follow = async move {
+        let mut before: Option<Tenure> = None;
         loop {
-            let holds = matches!(*part.borrow_and_update(), run::Role::Holder(_));
-            let now = if holds { Role::Writer } else { Role::Reader };
-            sender.send_if_modified(|role| std::mem::replace(role, now) != now);
+            let tenure = match &*part.borrow_and_update() {
+                run::Role::Holder(tenure) => Some(tenure.clone()),
+                run::Role::Candidate => None,
+            };
+            let now = if tenure.is_some() { Role::Writer } else { Role::Reader };
+            // Another tenure is news although the role is the same: what began under the one before has ended.
+            let is_news = !tenure.iter().all(|tenure| before.as_ref().is_some_and(|before| before.is(tenure)));
+            sender.send_if_modified(|role| std::mem::replace(role, now) != now || is_news);
+            before = tenure;
             if part.changed().await.is_err() {
                 // The election is over. Loops that still run keep a sender to wait on.
                 sender.send_replace(Role::Reader);
@@ -266,13 +273,16 @@ impl<W: World> World for Fenced<W> {
         let over = || Taken { holder: "another replica".to_owned(), until: later(self.world.now(), OVER) };
         let tenure = seat.tenure().ok_or_else(over)?;
         let work = tenure.work().ok_or_else(over)?;
-        timeout_at(tenure.until(), self.world.claim(name)).await.map_err(|_| over())??;
-        // Whoever slept in between has claimed it for nothing.
-        if !tenure.is_held() {
-            return Err(over());
-        }
-        self.claims().insert(name.clone(), (tenure, work));
-        Ok(())
+        // Before it is written: a claim that is abandoned under way is given up, too.
+        self.claims().insert(name.clone(), (tenure.clone(), work));
+        let claimed = match timeout_at(tenure.until(), self.world.claim(name)).await {
+            Ok(Ok(())) if tenure.is_held() => return Ok(()),
+            Ok(Err(taken)) => taken,
+            // Whoever slept in between has claimed it for nothing.
+            Ok(Ok(())) | Err(_) => over(),
+        };
+        self.claims().remove(name);
+        Err(claimed)
     }
 
     async fn give_up(&self, name: &Name) {

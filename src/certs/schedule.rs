@@ -78,6 +78,16 @@ pub enum Next {
     WaitForStorage(Duration),
 }
 
+impl Next {
+    /// How long to leave the authority alone, whatever else is waited for.
+    pub fn pause(self) -> Duration {
+        match self {
+            Self::After(wait) | Self::WaitForStorage(wait) => wait,
+            Self::WaitForName | Self::WaitForRole => MINUTE,
+        }
+    }
+}
+
 /// How an attempt ended, for whoever leaves renewals to the daemon and looks at no certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
@@ -165,10 +175,7 @@ impl Schedule {
             Attempt::Trouble => (Class::Transient, None),
             Attempt::Refused => (Class::Authority, None),
         };
-        match self.failed(&Failure { class, hint, text: String::new() }, 0.0) {
-            Next::After(wait) | Next::WaitForStorage(wait) => wait,
-            Next::WaitForName | Next::WaitForRole => MINUTE,
-        }
+        self.failed(&Failure { class, hint, text: String::new() }, 0.0).pause()
     }
 
     /// The `min_validity` of the next attempt: above zero when a renewal has to be forced, so that its error is seen.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tailpod::localapi::LocalApi;
+use tailpod::sandbox::Fault;
 use tailpod::sandbox::apiserver::access::{Access, Rule, Subject};
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
@@ -106,6 +107,36 @@ async fn c17_a_killed_writer_is_replaced_and_the_name_is_ordered_once() {
     assert_eq!(group.orders(), 1, "exactly one order");
     let secret = group.scene.api().secret(NAMESPACE, SHOP).unwrap();
     assert!(secret["metadata"]["annotations"]["tailpod.dev/cert-issuing"].is_null(), "{secret}");
+}
+
+#[tokio::test]
+async fn a_writer_that_is_stopped_lets_its_order_end_and_its_successor_has_nothing_to_order() {
+    let mut group = Group::new(&["get", "create", "update"]).await;
+    assert_eq!(group.other_holder("").await, "pg-0_u0");
+    group.scene.daemon().fail(&format!("cert/{SHOP}"), Fault::Hold);
+    group.allow();
+    let mut stopped = group.replicas.remove(&0).unwrap();
+    let asked = async {
+        while group.scene.daemon().count(&format!("GET cert/{SHOP}")) == 0 {
+            stopped.signal(Signal::SIGHUP);
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(SOON, asked).await.expect("an order");
+    stopped.signal(Signal::SIGTERM);
+    stopped.mentioned("stopping after").await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(group.holder(), "pg-0_u0", "while it orders");
+    group.scene.daemon().heal();
+    let ended = stopped.end_within(Duration::from_secs(5)).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.text());
+    assert!(ended.mentions("there is a certificate"), "{}", ended.text());
+    let annotations = group.scene.api().secret(NAMESPACE, SHOP).unwrap()["metadata"]["annotations"].clone();
+    assert!(annotations["tailpod.dev/cert-next-attempt"].is_string(), "{annotations}");
+    assert!(annotations["tailpod.dev/cert-issuing"].is_null(), "{annotations}");
+    group.other_holder("pg-0_u0").await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(group.orders(), 1, "exactly one order");
 }
 
 #[tokio::test]

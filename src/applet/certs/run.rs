@@ -47,6 +47,8 @@ use crate::shutdown::{Signals, Tasks};
 const WAIT_ALLOWED: Duration = Duration::from_secs(120);
 /// For whatever is under way when it is stopped.
 const GRACE: Duration = Duration::from_secs(5);
+/// For orders, of that: what is not done by then is broken off.
+const FINISH: Duration = Duration::from_millis(2500);
 
 /// For how long, and which names.
 #[derive(Debug, clap::Args)]
@@ -216,7 +218,8 @@ async fn with<W: World>(
         concurrent: concurrency(api.versions().version.as_deref()),
         node: Node::beside(api.versions().version.as_deref(), args.include_node),
     };
-    let loops = Arc::new(Loops::new(world, options, allowed, office.role(), stop.child_token()).await);
+    // They outlast the rest: an order that is about to end may.
+    let loops = Arc::new(Loops::new(world, options, allowed, office.role(), CancellationToken::new()).await);
     let mut tasks = JoinSet::new();
     tasks.spawn(keep_told(api.clone(), told, stop.clone()));
     let renewed = Arc::new(Renewed::new(api.clone()));
@@ -237,6 +240,7 @@ async fn with<W: World>(
         });
         let names = names(args, common, &api, news, &mut tasks, &stop);
         forever(&loops, &api, names, &stop, signals, hangup).await;
+        loops.finish(FINISH).await;
         Ok(ExitStatus::Done)
     } else {
         let signal = async { Err(anyhow!("stopped by {} before it was done", signals.next().await)) };

@@ -111,6 +111,11 @@ impl Tenure {
         Self { inner: Arc::new(Inner { ended, until, work: Arc::clone(work) }) }
     }
 
+    /// Whether it is this very one.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Whether it lasts. To be asked before each step that no two replicas may do.
     pub fn is_held(&self) -> bool {
         !self.inner.ended.is_cancelled() && self.covers()

@@ -13,6 +13,8 @@ use crate::shutdown::Tasks;
 struct Link {
     server: Arc<Mutex<Server>>,
     cut: Arc<AtomicBool>,
+    /// Nothing is answered before this, and everything at once afterwards.
+    hiccup: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Store for Link {
@@ -20,7 +22,12 @@ impl Store for Link {
         if self.cut.load(Ordering::Relaxed) {
             return std::future::pending().await;
         }
-        sleep(Duration::from_millis(50)).await;
+        let hiccup = *self.hiccup.lock().unwrap();
+        match hiccup {
+            None => sleep(Duration::from_millis(50)).await,
+            Some(until) if Instant::now() < until => std::future::pending().await,
+            Some(_) => {}
+        }
         self.server.lock().unwrap().serve(ask)
     }
 
@@ -39,6 +46,7 @@ struct Replica {
     office: Office,
     loops: Loops<Fenced<Fake>>,
     cut: Arc<AtomicBool>,
+    hiccup: Arc<Mutex<Option<Instant>>>,
     tasks: Tasks,
     _allowed: watch::Sender<Allowed>,
 }
@@ -46,7 +54,8 @@ struct Replica {
 impl Replica {
     async fn new(server: &Arc<Mutex<Server>>, ordinal: u32) -> Self {
         let (cut, mut tasks) = (Arc::new(AtomicBool::new(false)), Tasks::new(CancellationToken::new()));
-        let link = Link { server: Arc::clone(server), cut: Arc::clone(&cut) };
+        let hiccup = Arc::default();
+        let link = Link { server: Arc::clone(server), cut: Arc::clone(&cut), hiccup: Arc::clone(&hiccup) };
         let timing = Timing::of(MINUTE);
         let (election, seat) = Election::new(link, format!("pg-{ordinal}_u"), ordinal, timing);
         let office = Office::by(&mut tasks, election, seat);
@@ -56,7 +65,7 @@ impl Replica {
             Options { growth: Growth::Steps, start: Start::Spread, concurrent: CONCURRENT, node: Node::Leave };
         let world = office.fence(fake.clone());
         let loops = Loops::new(world, options, allowed_seen, office.role(), CancellationToken::new()).await;
-        Self { fake, office, loops, cut, tasks, _allowed: allowed }
+        Self { fake, office, loops, cut, hiccup, tasks, _allowed: allowed }
     }
 
     async fn serves(&self, names: &[&str]) {
@@ -137,6 +146,25 @@ async fn a_result_that_comes_after_the_loss_is_nobodys() {
     assert!(world.claim(&name).await.is_err(), "and nothing new is claimed");
     let state = all[0].fake.state();
     assert_eq!((&state.records, state.given_up.len()), (&kept, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_begun_under_one_tenure_does_not_outlast_it_in_the_next() {
+    let all = three().await;
+    all[0].fake.answers(A, [Reply::Never, Reply::Certificate]);
+    all[0].serves(&[A]).await;
+    sleep(MINUTE).await;
+    assert_eq!(all[0].fake.state().open, 1);
+    // The Lease is lost, and won again before any task but the election's could look.
+    let until = all[0].office.seat().unwrap().tenure().unwrap().until();
+    *all[0].hiccup.lock().unwrap() = Some(until - Duration::from_secs(3));
+    while all[0].fake.state().aborted == 0 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(all[0].office.is_writer(), "the same replica goes on");
+    assert_eq!(all[0].office.seat().unwrap().transitions(), 0);
+    sleep(MINUTE).await;
+    assert_eq!((all[0].calls(), all[0].fake.state().records.len()), (2, 1), "it asks again");
 }
 
 #[tokio::test(start_paused = true)]

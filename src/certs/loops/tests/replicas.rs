@@ -42,6 +42,64 @@ async fn a_name_that_another_replica_is_ordering_is_left_to_it_until_its_claim_e
 }
 
 #[tokio::test(start_paused = true)]
+async fn w03_a_role_that_changes_hands_does_not_cut_short_what_failed() {
+    let scene = Scene::of(&json!({})).await;
+    scene.fake.answers(A, [CAA]);
+    scene.loops.ensure(&config(&[A, B])).await.unwrap();
+    sleep(20 * MINUTE).await;
+    assert_eq!(scene.fake.calls().len(), 3 + 1, "at once, after 1 and after 10 minutes; and the other name");
+    // Another replica has failed since, and noted it.
+    scene.role.send_replace(Role::Reader);
+    let due = later(scene.fake.now(), 2 * DAY);
+    let record = Record::failed(7, due, Class::Authority, "caa");
+    scene.fake.state().records.insert(A.to_owned(), record);
+    for _ in 0..10 {
+        scene.role.send_replace(Role::Writer);
+        sleep(MINUTE).await;
+        scene.role.send_replace(Role::Reader);
+        sleep(MINUTE).await;
+    }
+    scene.role.send_replace(Role::Writer);
+    sleep(DAY).await;
+    let of = |name: &str| scene.fake.state().calls.iter().filter(|(_, called, _)| called == name).count();
+    assert_eq!(of(A), 3, "as long as that one wanted");
+    assert!(of(B) > 10, "what is well is looked at each time");
+    sleep(DAY).await;
+    assert_eq!((of(A), scene.standing(A).await.record.failures), (4, 8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_lets_an_order_end_that_is_about_to_and_begins_none() {
+    let fake = Fake::new();
+    fake.answers(A, [Reply::Certificate]);
+    let (_allowed, allowed) = watch::channel(Allowed::Unusable);
+    let (_role, role) = watch::channel(Role::Writer);
+    let options = Options { growth: Growth::Steps, start: Start::Now, concurrent: 1, node: Node::Leave };
+    let loops = Loops::new(fake.clone(), options, allowed, role, CancellationToken::new()).await;
+    loops.ensure(&config(&[A, B])).await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(fake.state().open, 1, "the other one waits for its turn");
+    let began = Instant::now();
+    loops.finish(MINUTE).await;
+    assert_eq!(began.elapsed(), Duration::from_secs(2), "the order took 5 s");
+    loops.stop().await;
+    let state = fake.state();
+    assert_eq!((state.calls.len(), state.aborted, state.records.len()), (1, 0, 1));
+    assert!(state.given_up.is_empty(), "{:?}", state.given_up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_goes_in_the_middle_of_its_order_leaves_no_claim() {
+    let scene = Scene::of(&json!({})).await;
+    scene.fake.answers(A, [Reply::Never]);
+    scene.loops.ensure(&config(&[A, B])).await.unwrap();
+    sleep(MINUTE).await;
+    scene.loops.ensure(&json!({})).await.unwrap();
+    let state = scene.fake.state();
+    assert_eq!((state.open, &state.given_up[..]), (0, &[A.to_owned()][..]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn stopping_gives_up_what_was_claimed() {
     let scene = Scene::of(&json!({})).await;
     scene.fake.answers(A, [Reply::Never]);
