@@ -127,6 +127,8 @@ pub struct Warning {
     pub args: BTreeMap<String, String>,
 }
 
+/// The code of the warning that a certificate is being ordered, with the names in `domains` (`tsconst/health.go`).
+pub const TLS_CERT_PENDING: &str = "tls-cert-pending";
 /// The code of the warning that a login attempt failed (`health.LoginStateWarnable`).
 pub const LOGIN_STATE: &str = "login-state";
 

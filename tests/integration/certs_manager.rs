@@ -3,12 +3,14 @@
 //! Scenarios are those of certs.md 13 (`c…`) and weaknesses those of 12 (`w…`), under their own numbers. Those about
 //! schedules run under a paused clock, beside the loops (`src/certs/loops/tests.rs`).
 
+mod by_hand;
+mod in_boot;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tailpod::certs::allowed::{Told, keep_told};
 use tailpod::certs::cluster::{ClusterWorld, Finished};
@@ -25,13 +27,12 @@ use tailpod::localapi::LocalApi;
 use tailpod::sandbox::Fault;
 use tailpod::sandbox::apiserver::access::{Access, Rule, Subject};
 use tailpod::settings::Persona;
-use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Boot, NAMESPACE, SECRET, SOON, Scene, free_port, get, running};
+use crate::support::{NAMESPACE, SECRET, SOON, Scene, running};
 
 const SHOP: &str = "shop.tail1.ts.net";
 const CALL: &str = "GET cert/shop.tail1.ts.net";
@@ -291,191 +292,4 @@ async fn loops_are_those_of_what_the_daemon_serves() {
     stop.cancel();
     timeout(SOON, tasks.join_next()).await.expect("an end").unwrap().unwrap();
     assert_eq!(loops.live().await, 0);
-}
-
-// === By hand ===
-
-/// A node whose tailscaled keeps certificates by itself, and what `tailpod certs …` does there.
-struct Alone {
-    scene: Scene,
-}
-
-struct Ran {
-    code: Option<i32>,
-    text: String,
-}
-
-impl Alone {
-    async fn new(allowed: &[&str]) -> Self {
-        let scene = Scene::new().await;
-        let socket = scene.sandbox.pod().backend();
-        let api = LocalApi::new(&socket);
-        api.post_serve_config(&services(&[SHOP]), None).await.unwrap();
-        scene.daemon().notify(json!({"State": 6, "SelfChange": {
-            "ID": 1, "StableID": "n1", "Name": "ts-0.tail1.ts.net.", "Addresses": ["100.64.0.1/32"]}}));
-        scene.daemon().set_dns(json!(allowed), Value::Null);
-        let state = scene.root().join("kept");
-        std::fs::create_dir_all(&state).unwrap();
-        Self { scene: scene.with("TS_SOCKET", socket).with("TS_STATE_DIR", state) }
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tailpod"));
-        command.arg("certs").args(args).env_clear().envs(self.scene.env()).kill_on_drop(true);
-        command
-    }
-
-    async fn run(&self, args: &[&str]) -> Ran {
-        let output = timeout(SOON, self.command(args).output()).await.unwrap_or_else(|_| panic!("{args:?}: no end"));
-        let output = output.unwrap();
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(!text.contains("PRIVATE KEY"), "{text}");
-        Ran { code: output.status.code(), text }
-    }
-
-    fn asked(&self) -> usize {
-        self.scene.daemon().count(CALL)
-    }
-}
-
-impl Ran {
-    #[track_caller]
-    fn ends(self, code: i32, part: &str) -> Self {
-        assert!(self.code == Some(code) && self.text.contains(part), "{:?} and {part:?}:\n{}", self.code, self.text);
-        self
-    }
-}
-
-#[tokio::test]
-async fn run_once_asks_for_what_is_served_and_says_how_it_stands() {
-    let alone = Alone::new(&[SHOP]).await;
-    alone.run(&["run"]).await.ends(0, "shop.tail1.ts.net  ok");
-    assert_eq!(alone.asked(), 1);
-    // A name that failed waits in the next run too; one that did not is looked at again.
-    alone.scene.daemon().fail(&format!("cert/{SHOP}"), Fault::Status(500, CAA.to_owned()));
-    alone.run(&["run", "--once"]).await.ends(1, "caa");
-    alone.scene.daemon().heal();
-    alone.run(&["run", "--once"]).await.ends(1, "asked again at");
-    assert_eq!(alone.asked(), 2);
-    let limits = alone.run(&["budget"]).await.ends(0, "");
-    assert!(limits.text.contains("shop.tail1.ts.net") || limits.text.contains("tail1.ts.net"), "{}", limits.text);
-}
-
-#[tokio::test]
-async fn run_once_waits_for_the_tailnet_only_so_long() {
-    let alone = Alone::new(&["other.tail1.ts.net"]).await;
-    alone.run(&["run", "--wait-allowed", "1s"]).await.ends(1, "the tailnet does not allow the name");
-    assert_eq!(alone.asked(), 0);
-}
-
-#[tokio::test]
-async fn run_forever_ends_in_order_when_it_is_stopped() {
-    let alone = Alone::new(&[SHOP]).await;
-    let mut boot = Boot::spawn(alone.command(&["run", "--forever", "--domain", SHOP]));
-    alone.scene.daemon().await_call(SOON, |call| call.endpoint == "cert-domains").await.unwrap();
-    boot.signal(Signal::SIGHUP);
-    boot.mentioned("as SIGHUP asks").await;
-    boot.signal(Signal::SIGTERM);
-    let ended = boot.end_within(Duration::from_secs(5)).await;
-    assert_eq!(ended.code, Some(0), "{}", ended.text());
-}
-
-#[tokio::test]
-async fn c15_c22_issue_checks_before_it_orders() {
-    let alone = Alone::new(&[SHOP]).await;
-    let refused = alone.run(&["issue", SHOP, "--min-validity", "2160h"]).await;
-    refused.ends(2, "every call would renew");
-    alone.run(&["issue", "shpo.tail1.ts.net"]).await.ends(1, "is it `shop.tail1.ts.net`?");
-    alone.run(&["issue", "no dots"]).await.ends(2, "");
-    alone.run(&["issue", SHOP, "--dry-run"]).await.ends(0, "nothing speaks against an order");
-    assert_eq!(alone.asked(), 0);
-    alone.scene.daemon().fail(&format!("cert/{SHOP}"), Fault::Status(500, CAA.to_owned()));
-    alone.run(&["run"]).await.ends(1, "caa");
-    alone.scene.daemon().heal();
-    alone.run(&["issue", SHOP]).await.ends(1, "`--force` asks all the same");
-    assert_eq!(alone.asked(), 1);
-    alone.run(&["issue", SHOP, "--force"]).await.ends(0, "issued");
-    assert_eq!(alone.asked(), 2);
-}
-
-#[tokio::test]
-async fn c23_c24_issue_on_a_reader_is_refused_and_keys_go_to_their_file_only() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let alone = Alone::new(&[SHOP]).await;
-    alone.scene.daemon().set_certificates_read_only(true);
-    alone.run(&["issue", SHOP]).await.ends(1, "not the writer");
-    alone.scene.daemon().set_certificates_read_only(false);
-    let (key, cert) = (alone.scene.root().join("key.pem"), alone.scene.root().join("cert.pem"));
-    let files = ["--write-key", key.to_str().unwrap(), "--write-cert", cert.to_str().unwrap()];
-    alone.run(&[&["issue", SHOP][..], &files].concat()).await.ends(0, "issued");
-    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
-    assert!(read(&key).contains("PRIVATE KEY") && !read(&key).contains("CERTIFICATE"));
-    assert!(read(&cert).contains("CERTIFICATE") && !read(&cert).contains("PRIVATE KEY"));
-    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-}
-
-// === boot ===
-
-fn mode_of(scene: &Scene) -> Option<String> {
-    scene.daemon().commands().first()?.env.get("TS_CERT_SHARE_MODE").cloned().flatten()
-}
-
-#[tokio::test]
-async fn the_first_replica_gets_certificates_and_says_so_in_numbers() {
-    let port = free_port();
-    let scene = replica().await;
-    put_tls(&scene, &json!({}));
-    let scene = scene.with_all(&[
-        ("TS_EXPERIMENTAL_CERT_SHARE", "true"),
-        ("POD_NAME", "ingress-0"),
-        ("TS_SERVE_CONFIG", &services(&[SHOP]).to_string()),
-        ("TS_LOCAL_ADDR_PORT", &format!("127.0.0.1:{port}")),
-        ("TS_ENABLE_METRICS", "true"),
-        ("TAILPOD_WITHDRAW_WAIT", "100ms"),
-    ]);
-    let boot = scene.tailpod();
-    let mut message = running();
-    message["InitialStatus"]["CertDomains"] = json!([SHOP]);
-    scene.notify(message).await;
-    boot.ready().await;
-    assert_eq!(mode_of(&scene).as_deref(), Some("rw"));
-    // Names of one process begin within half a minute of each other.
-    scene
-        .daemon()
-        .await_count(CALL, 1, Duration::from_secs(45))
-        .await
-        .unwrap_or_else(|e| panic!("{e}\n{}", boot.text()));
-    boot.mentioned("there is a certificate").await;
-    let counted = async {
-        loop {
-            let metrics = get(port, "/metrics").await.body;
-            if metrics.contains("result=\"ok\"") {
-                return metrics;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let metrics = timeout(SOON, counted).await.expect("the attempt is counted");
-    assert!(metrics.contains("tailpod_cert_loops 1\n") && metrics.contains("tailpod_cert_is_writer 1\n"), "{metrics}");
-    assert!(metrics.contains("tailpod_cert_attempts_total{domain=\"shop.tail1.ts.net\",result=\"ok\"} 1"), "{metrics}");
-    boot.stops().await;
-}
-
-#[tokio::test]
-async fn other_replicas_only_read_and_a_replica_without_a_name_is_refused() {
-    for (pod, writer) in [("ingress-1", "ordinal"), ("ingress-0", "off")] {
-        let scene =
-            replica().await.with_all(&[("TS_EXPERIMENTAL_CERT_SHARE", "true"), ("TAILPOD_CERT_WRITER", writer)]);
-        let boot = scene.boot_with(&[("POD_NAME", pod)]);
-        scene.notify(running()).await;
-        boot.ready().await;
-        assert_eq!(mode_of(&scene).as_deref(), Some("ro"), "{pod} {writer}");
-        boot.stops().await;
-    }
-    // w01: upstream's replicas are all readers then, and nobody gets certificates.
-    for pod in ["", "ingress"] {
-        let scene = replica().await.with_all(&[("TS_EXPERIMENTAL_CERT_SHARE", "true"), ("POD_NAME", pod)]);
-        let ended = scene.boot().ends(1).await;
-        assert!(ended.mentions("no replica would get certificates"), "{}", ended.text());
-    }
 }

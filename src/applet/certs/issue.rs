@@ -1,5 +1,6 @@
 //! `tailpod certs issue`: one certificate, now, with every check that the manager makes.
 
+use std::convert::Infallible;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use clap::ValueHint;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::Common;
 use super::around::Around;
@@ -20,13 +22,19 @@ use crate::certs::budget::{Entry, Kind};
 use crate::certs::chain::{Certificate, split_pair};
 use crate::certs::failure::{Class, Failure};
 use crate::certs::names::{Name, nearest};
-use crate::certs::schedule::{check_min_validity, later};
+use crate::certs::record::Record;
+use crate::certs::schedule::{Growth, Schedule, check_min_validity, later};
 use crate::certs::world::{Role, World};
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::output::Output;
+use crate::cli::progress;
 use crate::cli::report::Advise;
-use crate::localapi::LocalApi;
+use crate::localapi::follow::{Wants, follow};
+use crate::localapi::model::Model;
+use crate::localapi::types::TLS_CERT_PENDING;
+use crate::localapi::{BusEvent, Error, LocalApi};
+use crate::secret::Secret;
 use crate::settings::Vars;
 
 /// tailscaled may work on an order for so long.
@@ -154,15 +162,29 @@ async fn with<W: World>(
     }
     world.claim(name).await.context("another replica is at it")?;
     out.note(format!("asking tailscaled for {name}; an order takes up to some minutes"));
-    let answer = ask(args, api, min_validity, limit).await;
+    let answer = Box::pin(told_meanwhile(name, api, out, ask(args, api, min_validity, limit))).await;
+    let mut schedule = Schedule::resumed(Growth::Steps, record.failures);
     let new = match answer {
         Ok(new) => new,
-        Err(error) => {
+        Err(Unissued::Here(error)) => {
             world.give_up(name).await;
             return Err(error);
         }
+        Err(Unissued::There(error)) => {
+            let now = world.now();
+            let failure = Failure::of(&error, now);
+            // What it cost is known to the manager, and to who asks next.
+            if failure.class == Class::Authority {
+                ledger.add(Entry { name: name.to_string(), at: now, kind: Kind::Failed });
+                world.save_ledger(name, &ledger).await;
+            }
+            let due = later(now, schedule.failed(&failure, world.chance()).pause());
+            world.save(name, &Record::failed(schedule.failures(), due, failure.class, &failure.text)).await;
+            return Err(explained(error, &failure));
+        }
     };
-    world.give_up(name).await;
+    let (_, next) = schedule.succeeded(new.period, world.now(), world.chance());
+    world.save(name, &Record::succeeded(later(world.now(), next.pause()))).await;
     let now = world.now();
     let is_new = old.as_ref().is_none_or(|old| old.serial != new.serial);
     // What was there before tailscaled was asked is older than an authority dates back.
@@ -207,27 +229,78 @@ async fn wait_until_allowed(args: &Args, api: &LocalApi, deadline: Instant, out:
     }
 }
 
+/// Why there is no certificate.
+enum Unissued {
+    /// tailscaled, or whom it asked, said so.
+    There(Error),
+    /// What it gave is of no use here.
+    Here(anyhow::Error),
+}
+
 /// Asks, and writes what was asked for.
-async fn ask(args: &Args, api: &LocalApi, min_validity: Duration, limit: Duration) -> anyhow::Result<Certificate> {
+async fn ask(args: &Args, api: &LocalApi, min_validity: Duration, limit: Duration) -> Result<Certificate, Unissued> {
     let name = args.domain.as_str();
-    let chain = if let Some(file) = &args.write_key {
-        let pair = api.certificate_pair(name, min_validity, limit).await.map_err(explained)?;
-        let pair = split_pair(&pair).context("tailscaled's answer is no key and certificate")?;
-        write(file, pair.key.expose(), 0o600)?;
-        pair.chain
+    let (chain, key) = if args.write_key.is_some() {
+        let pair = api.certificate_pair(name, min_validity, limit).await.map_err(Unissued::There)?;
+        let pair =
+            split_pair(&pair).context("tailscaled's answer is no key and certificate").map_err(Unissued::Here)?;
+        (pair.chain, Some(pair.key))
     } else {
-        api.certificate(name, min_validity, limit).await.map_err(explained)?
+        (api.certificate(name, min_validity, limit).await.map_err(Unissued::There)?, None)
     };
-    let certificate = Certificate::read(&chain).context("tailscaled's answer is no certificate")?;
+    keep(args, &chain, key.as_ref()).map_err(Unissued::Here)
+}
+
+fn keep(args: &Args, chain: &str, key: Option<&Secret<String>>) -> anyhow::Result<Certificate> {
+    if let (Some(file), Some(key)) = (&args.write_key, key) {
+        write(file, key.expose(), 0o600)?;
+    }
+    let certificate = Certificate::read(chain).context("tailscaled's answer is no certificate")?;
     if let Some(file) = &args.write_cert {
-        write(file, &chain, 0o644)?;
+        write(file, chain, 0o644)?;
     }
     Ok(certificate)
 }
 
+/// Awaits `asking`, and says meanwhile what tailscaled says that it is doing.
+async fn told_meanwhile<T, E>(
+    name: &Name,
+    api: &LocalApi,
+    out: &Output,
+    asking: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let (mut bus, follow) = follow(api.clone(), Wants::default(), CancellationToken::new());
+    let tell = async {
+        let mut said: Option<String> = None;
+        while let Some(event) = bus.next().await {
+            let BusEvent::Changed(change) = event else { continue };
+            let now = pending(&change.model, name);
+            if let Some(text) = now.as_ref().filter(|now| said.as_ref() != Some(now)) {
+                out.note(format!("tailscaled: {text}"));
+            }
+            said = now;
+        }
+    };
+    let telling = async {
+        tokio::join!(follow, tell);
+        std::future::pending::<Infallible>().await
+    };
+    let what = format!("the certificate of {name}");
+    tokio::select! {
+        answer = progress::wait_for(out, &what, asking) => answer,
+        never = telling => match never {},
+    }
+}
+
+/// tailscaled's words for an order of `name` that is under way (1.100 and newer).
+fn pending(model: &Model, name: &Name) -> Option<String> {
+    let warning = model.health.as_ref()?.warnings.get(TLS_CERT_PENDING)?;
+    let of_it = |names: &String| names.split([',', ' ']).any(|pending| pending == name.as_str());
+    warning.args.get("domains").is_none_or(of_it).then(|| warning.text.clone())
+}
+
 /// With what to do about it.
-fn explained(error: crate::localapi::Error) -> anyhow::Error {
-    let failure = Failure::of(&error, Timestamp::now());
+fn explained(error: Error, failure: &Failure) -> anyhow::Error {
     let error = anyhow!(error);
     match failure.class {
         Class::NotWriter => error.context("this node is not the writer: its tailscaled only reads certificates"),
