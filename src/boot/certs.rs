@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::machine::Event;
+use super::reader::Reader;
 use super::writer::Writer;
 use crate::certs::allowed::{Told, keep_told};
 use crate::certs::cluster::{ClusterWorld, Finished};
@@ -19,7 +20,7 @@ use crate::certs::keep::Start;
 use crate::certs::loops::{Loops, Options, concurrency};
 use crate::certs::manager::{self, Names};
 use crate::certs::metrics;
-use crate::certs::names::Node;
+use crate::certs::names::{self, Node};
 use crate::certs::office::{Fenced, Office};
 use crate::certs::promotion::{Mode, Others, Promotion, Stay};
 use crate::certs::schedule::Growth;
@@ -95,6 +96,23 @@ impl Certs {
         self.daemon.send_if_modified(|daemon| std::mem::replace(daemon, now) != now);
     }
 
+    /// Starts what has old certificates read anew, once.
+    pub(super) fn start_reader(&self, context: &Arc<Context>, links: Links, tasks: &mut Tasks) {
+        let (Some(secret), Some(pod)) = (context.secret(), context.settings.pod.name.clone()) else { return };
+        let reader = Reader {
+            world: world(context, &secret.cluster, None),
+            pod,
+            running: self.daemon.subscribe(),
+            hold: links.hold,
+            events: links.events,
+            patience: context.settings.withdraw_wait,
+        };
+        tasks.spawn("certificate reader", |stop| async move {
+            stop.run_until_cancelled(reader.run()).await;
+            Ok::<(), Infallible>(())
+        });
+    }
+
     /// Starts it, once.
     pub(super) fn start(&self, context: &Arc<Context>, links: Links, tasks: &mut Tasks) {
         let (context, certs) = (Arc::clone(context), self.clone());
@@ -119,14 +137,8 @@ impl Certs {
                 return stop.cancelled().await;
             }
         };
-        let world = ClusterWorld {
-            api: context.api.clone(),
-            cluster: secret.cluster.clone(),
-            group: context.settings.pod.name.as_deref().and_then(group_of).map(str::to_owned),
-            // Without a Lease, ordinals are claim enough.
-            claimant: member.as_ref().map(|member| member.identity.clone()),
-            finished: Finished::default(),
-        };
+        // Without a Lease, ordinals are claim enough.
+        let world = world(context, &secret.cluster, member.as_ref().map(|member| member.identity.clone()));
         let versions = context.api.versions();
         let options = Options {
             growth: Growth::Steps,
@@ -145,6 +157,7 @@ impl Certs {
         // It is started once.
         let _ = self.running.set(running);
         let (changed, changes) = watch::channel(0);
+        let losses = refuse_losses(served.clone(), events.clone());
         let news = async {
             loop {
                 tokio::select! {
@@ -156,6 +169,7 @@ impl Certs {
             }
         };
         let settings = &context.settings;
+        let losses = async { if settings.strict { losses.await } else { std::future::pending().await } };
         let stay = if settings.sticky_writer || office.seat().is_none() { Stay::Sticky } else { Stay::Lazy };
         let writer = member.is_some().then(|| Writer {
             promotion: Promotion::new(stay, Others::Serve),
@@ -181,6 +195,7 @@ impl Certs {
             keep_told(context.api.clone(), told, stop.clone()),
             manager::manage(&loops, &context.api, Names::Served(changes), stop),
             stop.run_until_cancelled(news),
+            stop.run_until_cancelled(losses),
             writing,
         );
     }
@@ -209,6 +224,32 @@ impl Certs {
             let standings = running.loops.glance().map(|all| metrics::text(&all, running.office.is_writer()));
             standings.unwrap_or_default() + &running.office.metrics()
         })
+    }
+}
+
+/// Where it is to be strict, a serve config with a name that is not managed is the end, as upstream has it.
+async fn refuse_losses(mut served: watch::Receiver<Standing>, events: mpsc::Sender<Event>) {
+    loop {
+        let good = served.borrow_and_update().good.clone();
+        let wanted = good.and_then(|good| names::wanted(&good.config, Node::Leave).ok());
+        if let Some(loss) = wanted.iter().flat_map(|wanted| &wanted.warnings).find(|warning| warning.is_loss) {
+            // The receiver lives as long as the boot.
+            let _ = events.send(Event::SideFailed(format!("serve config: {loss}"))).await;
+        }
+        if served.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The Secrets that the group shares.
+fn world(context: &Context, cluster: &Cluster, claimant: Option<String>) -> ClusterWorld {
+    ClusterWorld {
+        api: context.api.clone(),
+        cluster: cluster.clone(),
+        group: context.settings.pod.name.as_deref().and_then(group_of).map(str::to_owned),
+        claimant,
+        finished: Finished::default(),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod policy;
 pub mod prefs;
 pub mod prepare;
 mod publish;
+mod reader;
 mod reissue;
 mod reload;
 mod serving;

@@ -249,13 +249,17 @@ impl Shell {
                 let publisher = self.publisher();
                 let (health, events) = (self.health.clone(), self.events.clone());
                 self.serving.start(&context, &mut self.tasks, publisher, health, events);
-                if context.settings.cert_share.is_some_and(CertShare::may_write) {
-                    let links = Links {
-                        served: self.serving.standing(),
-                        hold: self.serving.hold(),
-                        events: self.events.clone(),
-                    };
-                    self.certs.start(&context, links, &mut self.tasks);
+                let links = || Links {
+                    served: self.serving.standing(),
+                    hold: self.serving.hold(),
+                    events: self.events.clone(),
+                };
+                let share = context.settings.cert_share;
+                if share.is_some_and(CertShare::may_write) {
+                    self.certs.start(&context, links(), &mut self.tasks);
+                }
+                if context.settings.cert_reload && share.is_some_and(CertShare::may_read) {
+                    self.certs.start_reader(&context, links(), &mut self.tasks);
                 }
             }
             Action::ServeGroup => self.serve_group(),

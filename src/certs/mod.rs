@@ -28,6 +28,7 @@ pub mod renewed;
 pub mod replicas;
 pub mod schedule;
 pub mod served;
+pub mod stale;
 pub mod standing;
 pub mod status;
 pub mod storage;

@@ -17,6 +17,8 @@ pub const NEXT_ATTEMPT: &str = "tailpod.dev/cert-next-attempt";
 pub const LAST_ERROR: &str = "tailpod.dev/cert-last-error";
 /// `<holder>@<time>`: somebody is issuing.
 pub const ISSUING: &str = "tailpod.dev/cert-issuing";
+/// `<holder>@<time>`: somebody restarts to read newer certificates.
+pub const RELOADING: &str = "tailpod.dev/cert-reloading";
 /// The orders of late for the name, as a JSON array.
 pub const LEDGER: &str = "tailpod.dev/cert-ledger";
 

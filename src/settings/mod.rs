@@ -117,6 +117,8 @@ pub struct Settings {
     pub cert_lease: Duration,
     /// `TAILPOD_STICKY_WRITER`: whether the Lease's holder orders for as long as it holds it.
     pub sticky_writer: bool,
+    /// `TAILPOD_CERT_RELOAD`
+    pub cert_reload: bool,
     /// `TAILPOD_WITHDRAW_WAIT`: how long peers are given to fail over after Services were withdrawn.
     pub withdraw_wait: Duration,
     /// `TAILPOD_STRICT`, tailpod persona: end where otherwise the last good serve config stays.

@@ -140,6 +140,7 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
     let cert_share = cert_share(&mut read, pod.as_ref().ok());
     let cert_lease = cert_lease(&mut read);
     let sticky_writer = read.boolean(vars::TAILPOD_STICKY_WRITER);
+    let cert_reload = read.boolean(vars::TAILPOD_CERT_RELOAD);
     read.doubts();
 
     read.finish(|notes| {
@@ -178,6 +179,7 @@ pub fn read_with(vars: &dyn Vars, persona: Persona, daemon_capver: Option<u32>) 
             cert_share,
             cert_lease: cert_lease?,
             sticky_writer,
+            cert_reload,
             withdraw_wait: withdraw_wait?,
             strict,
             termination_log: termination_log.map(PathBuf::from),

@@ -151,6 +151,7 @@ variables! {
     TAILPOD_CERT_WRITER, Proxy, Rule::OneOf(&["ordinal", "lease", "off"]), "ordinal", "Which replica gets shared certificates: the first one, the one that holds a Lease, or none of these.";
     TAILPOD_CERT_LEASE_DURATION, Proxy, Rule::Duration, "60s", "How long a replica that died is respected as the one that gets certificates, where a Lease says which.";
     TAILPOD_STICKY_WRITER, Proxy, Rule::Bool, "false", "Where a Lease says which replica gets certificates: its tailscaled orders for as long as it has the Lease, and not only while there is something to order.";
+    TAILPOD_CERT_RELOAD, Proxy, Rule::Bool, "false", "Where certificates are shared, start a tailscaled anew that only reads them when it serves one that ends within a day and there is a newer one; one replica at a time.";
     TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT, Proxy, Rule::Bool, "true", "Advertise the Services in the serve config; unset, not if the config file says which.";
     TAILPOD_ADVERTISE_WITHOUT_CERT, Proxy, Rule::Bool, "false", "Advertise a Service that listens on 443 only even while there is no certificate for it.";
     TAILPOD_OWN_ALL_SERVICES, Proxy, Rule::Bool, "false", "Withdraw every advertised Service that is not in the serve config, whoever advertised it.";

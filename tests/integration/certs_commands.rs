@@ -87,7 +87,7 @@ fn made(names: &[&str], from: i64, until: i64) -> Pair {
 }
 
 /// One in the middle of its first two thirds.
-fn fresh(name: &str) -> Pair {
+pub(crate) fn fresh(name: &str) -> Pair {
     made(&[name], 30 * DAY, 60 * DAY + 60)
 }
 

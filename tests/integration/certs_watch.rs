@@ -134,7 +134,7 @@ async fn without_apply_only_certificates_are_kept() {
 }
 
 #[tokio::test]
-async fn strict_ends_with_the_first_bad_file_and_bad_names_are_usage() {
+async fn c06_strict_ends_with_the_first_bad_file_or_key_and_bad_names_are_usage() {
     let stage = Stage::new("[]").await;
     stage.node(&[]);
     let ended = stage.watch(&["--apply", "--strict"]).ends(1).await;
