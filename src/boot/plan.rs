@@ -185,6 +185,9 @@ fn serving_steps(settings: &Settings) -> Vec<Step> {
         steps.push(step("serve-config: what TS_SERVE_CONFIG says", "when it or the node's certificate domain changes"));
         if settings.advertising.is_automatic {
             steps.push(step("prefs: advertise its Services, withdraw what left it", "when they change"));
+            if !settings.advertising.without_certificate {
+                steps.push(step("prefs: advertise those on 443 alone", "when there is a certificate"));
+            }
         }
     }
     steps

@@ -162,6 +162,9 @@ async fn check_reads_the_serve_config() {
     stage.write(&http(80).to_string());
     let ended = check(&[]).ends(0).await;
     assert!(ended.mentions("serve-config: what TS_SERVE_CONFIG says"), "{}", ended.text());
+    let waits = "prefs: advertise those on 443 alone";
+    assert!(ended.mentions(waits), "{}", ended.text());
+    assert!(!check(&[("TAILPOD_ADVERTISE_WITHOUT_CERT", "true")]).ends(0).await.mentions(waits));
     let ended = check(&[("TS_SERVE_CONFIG", "{")]).ends(1).await;
     assert!(ended.mentions("TS_SERVE_CONFIG: line 1, column"), "{}", ended.text());
 }

@@ -58,12 +58,14 @@ async fn a_service_on_443_alone_waits_for_its_secret() {
     scene.api().set_key(NAMESPACE, SHOP, "tls.key", Some(b"key"));
     advertised(scene, &["svc:both", "svc:db", "svc:shop"]).await;
     boot.mentioned(NOW).await;
-    // What was let go stays so.
+    // What was let go stays so, and is not looked for any more.
     scene.api().delete_secret(NAMESPACE, SHOP);
+    scene.api().forget_requests();
     let mut config = mixed();
     config["Services"]["svc:new"] = services(&["svc:new"])["Services"]["svc:new"].clone();
     stage.write(&config.to_string());
     advertised(scene, &["svc:both", "svc:db", "svc:new", "svc:shop"]).await;
+    assert!(!scene.api().requests().iter().any(|request| request.path.ends_with(SHOP)));
     let ended = boot.stops().await;
     let said = |part: &str| ended.lines.iter().filter(|line| line.contains(part)).count();
     assert_eq!((said(NOT_YET), said(NOW)), (1, 1), "each once: {}", ended.text());
