@@ -4,8 +4,8 @@
 # personas: boot
 # limit: 300
 # original: no, it adds them one by one, which takes hours
-# iptables-nft takes 15 s to list so many rules: too long for every day.
-L3_BACKENDS=${L3_BACKENDS:-nftables iptables-legacy}
+# iptables-legacy takes about as long, and iptables-nft 15 s only to list so many rules: too long for every day.
+L3_BACKENDS=${L3_BACKENDS:-nftables}
 . "$HERE/netns.sh"
 # many COUNT TARGET-PORT: so many egress Services with a port each, half of them UDP. The file is whole when it appears.
 many() {
@@ -16,9 +16,17 @@ print(json.dumps({f"ns-service-{n}": {"healthCheckEndpoint": "", "tailnetTarget"
     {"protocol": "UDP" if n % 2 else "TCP", "matchPort": 10000 + n // 2, "targetPort": target}]} for n in range(count)}))
 PYTHON
 }
+# many_ingress COUNT: so many Services of the tailnet, all of them led to b1.
+many_ingress() {
+  python3 - "$1" "${backend4}1" <<'PYTHON' | mounted ingress-config.json
+import ipaddress, json, sys
+first, to = ipaddress.ip_address("100.100.0.1"), sys.argv[2]
+print(json.dumps({f"svc:s{n}": {"IPv4Mapping": {"TailscaleServiceIP": str(first + n), "ClusterIP": to}} for n in range(int(sys.argv[1]))}))
+PYTHON
+}
 installed() {
   case $backend in
-  nftables) at pod nft list map ip tailpod_egress ports | grep -o ' comment ' ;;
+  nftables) at pod nft list table ip "${1-tailpod_egress}" | grep -o ' comment ' ;;
   *) at pod "$backend-save" -t nat | grep '^-A TAILPOD-EG-PRE .*DNAT' ;;
   esac | wc -l
 }
@@ -61,3 +69,20 @@ for backend in $backends; do
   refused client tcp $pod4 59999
   stop pod
 done
+
+# The same of the other kind: a Service's address is an element too.
+backend=nftables
+scene $backend b1
+in_kubernetes
+many_ingress 2
+pod_start "${kube_env[@]}" TS_INGRESS_PROXIES_CONFIG_PATH="$CASE/proxies/ingress-config.json"
+await 10 "the first" is_answered peer tcp 100.100.0.2 80 "b1 $pod4"
+at_start pod load-generation generation
+many_ingress 100000
+from=${EPOCHREALTIME/./}
+await 60 "the others" is_answered peer tcp 100.100.250.1 80 "b1 $pod4"
+echo "$backend: ingress, after $(((${EPOCHREALTIME/./} - from) / 1000)) ms" >&2
+at_end load-generation
+is "transactions" "$(tail -n 1 "$CASE/load-generation.out" | jq .Transactions)" 1
+is "what is there of them" "$(installed tailpod_ingress)" 100000
+stop pod
