@@ -239,11 +239,13 @@ fn judge(table: Table, wish: &Wish, holds: Option<&str>, drift: &Drift) -> Vec<F
         (_, false) => {
             let sentence = format!("{table} is not as it should be: {}", said(drift));
             let note = match table {
-                Table::L3 | Table::Egress => {
-                    "`tailpod boot` does the same once a minute; what comes back is somebody else's doing"
+                Table::L3 => "`tailpod boot` does the same once a minute; what comes back is somebody else's doing",
+                Table::Egress => {
+                    "`tailpod boot` does the same once a minute; a target that is away keeps its rules for 60 s, and a \
+                     replica that is drained keeps them until the end"
                 }
                 Table::Ingress => {
-                    "`tailpod boot` does the same once a minute, and serves for 15 s more what has left the config"
+                    "`tailpod boot` does the same once a minute; what has left the config is served for 15 s more"
                 }
             };
             found.push(HOST_RULES.failure(sentence, mend(drift, note)));
