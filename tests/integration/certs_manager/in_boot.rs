@@ -82,7 +82,9 @@ async fn c06_a_name_that_is_not_managed_ends_a_strict_boot() {
 async fn behind() -> Scene {
     let scene = replica().await;
     put_tls(&scene, &json!({}));
-    scene.api().set_key(NAMESPACE, SHOP, "tls.crt", Some(fresh(SHOP).chain_pem.as_bytes()));
+    let newer = fresh(SHOP);
+    scene.api().set_key(NAMESPACE, SHOP, "tls.crt", Some(newer.chain_pem.as_bytes()));
+    scene.api().set_key(NAMESPACE, SHOP, "tls.key", Some(newer.key_pem.as_bytes()));
     scene.daemon().set_certificates_read_only(true);
     let now = Timestamp::now();
     let hours = SignedDuration::from_hours;
