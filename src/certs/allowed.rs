@@ -32,12 +32,21 @@ pub struct Told {
 }
 
 impl Told {
-    /// Takes over what the node is like now.
-    pub fn tell(&self, model: &Model) {
-        if model.self_device.is_some() {
-            set(&self.allowed, Allowed::of(&model.cert_domains));
-        }
+    /// Takes over what the node is like now; whether it has to be asked if there are no names any more.
+    ///
+    /// The bus tells of the node before anybody knows its names: that there are none is believed of an answer only. A
+    /// name that seems to go and to come back would be asked for again.
+    #[must_use]
+    pub fn tell(&self, model: &Model) -> bool {
         set(&self.facts, facts(model));
+        if model.self_device.is_none() {
+            return false;
+        }
+        if model.cert_domains.is_empty() {
+            return *self.allowed.borrow() != Allowed::of(&[]);
+        }
+        set(&self.allowed, Allowed::of(&model.cert_domains));
+        false
     }
 }
 
@@ -62,7 +71,9 @@ pub async fn keep_told(api: LocalApi, told: Told, stop: CancellationToken) {
                 event = bus.next() => match event {
                     Some(BusEvent::Changed(change)) => {
                         last_news = Instant::now();
-                        told.tell(&change.model);
+                        if told.tell(&change.model) {
+                            poll = last_news;
+                        }
                     }
                     Some(BusEvent::Opened) => {
                         poll = Instant::now();
@@ -96,4 +107,29 @@ fn set<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
         *known = value;
         differs
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_whose_names_are_not_known_yet_loses_none() {
+        let (told, mut model) = (Told::default(), Model::default());
+        assert!(!told.tell(&model), "there is no node yet");
+        let names = Allowed::of(&["a.ts.net".to_owned()]);
+        set(&told.allowed, names.clone());
+        let node =
+            json!({"SelfChange": {"ID": 1, "StableID": "n1", "Name": "a.ts.net.", "Addresses": ["100.64.0.1/32"]}});
+        model.apply(serde_json::from_value(node).unwrap());
+        assert!(told.tell(&model), "to be asked");
+        assert_eq!(*told.allowed.borrow(), names);
+        set(&told.allowed, Allowed::of(&[]));
+        assert!(!told.tell(&model), "it was asked");
+        model.cert_domains = vec!["b.ts.net".to_owned()];
+        assert!(!told.tell(&model));
+        assert_eq!(*told.allowed.borrow(), Allowed::of(&["b.ts.net".to_owned()]));
+    }
 }
