@@ -13,8 +13,9 @@ use crate::shutdown::Signals;
 /// A little more than the proxy gives its requests, so that it can close the rest itself.
 const PROXY_GRACE: Duration = Duration::from_secs(12);
 
-/// For tailscaled to carry to the peers that their connections are closed; it drops what it has not sent yet.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// For tailscaled to carry to the peers that their connections are closed; it drops what it has not sent yet, and on a
+/// busy machine half a second was not enough once: a client that is not told waits for ever.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What tailscaled may take after SIGTERM.
 const DAEMON_GRACE: Duration = Duration::from_secs(5);
