@@ -58,14 +58,10 @@ play() {
   done
 }
 
-# names_holder GROUP: in `before`; the API server may not answer every question in time.
-names_holder() {
-  before=$(holder "$1")
-  [ -n "$before" ]
-}
 usual() {
   local before
-  await 60 "a holder with the usual Lease" names_holder "$NS-usual"
+  await 60 "a holder with the usual Lease" is_held "$NS-usual"
+  before=$(holder "$NS-usual")
   kill -KILL "${pid[$before]}"
   await 110 "another holder with the usual Lease" taken "$NS-usual" "$before"
 }

@@ -23,10 +23,10 @@ change() {
 }
 differences() { diff <("$HERE/l3-model" desired "$CASE/made-up") <(ours | "$HERE/l3-model" installed); }
 as_desired() { differences >&2; }
-sources_right() { # what leaves for the tailnet has the node's own address
+sources_right() { # what leaves for the tailnet has one of the node's own addresses
   local own
-  own=$(jq -r '.self.ips[0]' "$CASE/standin.json")
-  [ -z "$(ours | grep -E 'snat|SNAT' | grep -oE '100\.64\.0\.[0-9]+' | grep -vxF "$own")" ]
+  own=$(jq -r '.self.ips[]' "$CASE/standin.json")
+  [ -z "$(ours | grep -E 'snat|SNAT' | grep -oE '100\.64\.0\.[0-9]+|fd7a:115c:a1e0::[0-9a-f]+' | grep -vxF "$own")" ]
 }
 for backend in $backends; do
   netns_start

@@ -67,7 +67,7 @@ kube() {
 }
 # holder GROUP: the Pod that has the Lease; nothing when nobody does.
 holder() {
-  kube "/apis/coordination.k8s.io/v1/namespaces/$NS/leases/tailpod-certs-$1" | jq -r '.spec.holderIdentity // "" | split("_")[0]'
+  kube "/apis/coordination.k8s.io/v1/namespaces/$NS/leases/tailpod-certs-$1" | jq -r '.spec.holderIdentity // "" | split("_")[0] // ""'
 }
 is_held() { [ -n "$(holder "$1")" ]; }
 # taken GROUP POD: by another than this.
