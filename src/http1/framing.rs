@@ -41,24 +41,27 @@ pub fn response_framing(method: &Method, head: &ResponseHead) -> Result<Framing,
 }
 
 fn declared(version: Version, headers: &HeaderMap) -> Result<Option<Framing>, BadHead> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let length = match lengths.next() {
-        None => None,
-        Some(first) => {
-            if lengths.any(|other| other != first) {
-                return Err(BadHead::Framing);
-            }
-            Some(parse_length(first.as_bytes()).ok_or(BadHead::Framing)?)
+    let (mut coding, mut length) = (None, None);
+    for (name, value) in headers {
+        let (said, may_repeat) = if *name == header::TRANSFER_ENCODING {
+            (&mut coding, false)
+        } else if *name == header::CONTENT_LENGTH {
+            (&mut length, true)
+        } else {
+            continue;
+        };
+        let before = said.replace(value);
+        if before.is_some_and(|before| !may_repeat || before != value) {
+            return Err(BadHead::Framing);
         }
-    };
-    match (codings.next(), codings.next(), length) {
-        (None, _, None) => Ok(None),
-        (None, _, Some(0)) => Ok(Some(Framing::None)),
-        (None, _, Some(length)) => Ok(Some(Framing::Length(length))),
-        (Some(coding), None, None)
-            if version == Version::Http11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked") =>
-        {
+    }
+    match (coding, length) {
+        (None, None) => Ok(None),
+        (None, Some(length)) => match parse_length(length.as_bytes()).ok_or(BadHead::Framing)? {
+            0 => Ok(Some(Framing::None)),
+            length => Ok(Some(Framing::Length(length))),
+        },
+        (Some(coding), None) if version == Version::Http11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
             Ok(Some(Framing::Chunked))
         }
         _ => Err(BadHead::Framing),

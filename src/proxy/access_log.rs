@@ -31,7 +31,7 @@ pub(super) struct Entry {
     peer: Option<Arc<Peer>>,
     /// User and groups, only where somebody reads them.
     as_whom: Option<String>,
-    info: Option<RequestInfo>,
+    info: Option<Arc<RequestInfo>>,
     status: Option<StatusCode>,
     moved: (u64, u64),
     problem: Option<String>,
@@ -82,7 +82,7 @@ impl Entry {
     }
 
     pub(super) fn judged(&mut self, route: &Route) {
-        self.info = Some(route.info.clone());
+        self.info = Some(Arc::clone(&route.info));
     }
 
     pub(super) fn prepared(&mut self, as_whom: Option<&Impersonation>) {

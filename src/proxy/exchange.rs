@@ -101,7 +101,7 @@ impl<'a> Exchange<'a> {
     /// request's body and of the answer's have been passed on, whenever that may have changed.
     pub(super) async fn answer(
         &mut self,
-        head: &[u8],
+        head: Vec<u8>,
         source: Source,
         sink: Sink,
         mut note: impl FnMut(u64, u64),
@@ -222,7 +222,7 @@ impl<'a> Exchange<'a> {
         if self.client_version == Version::Http11 {
             let mut bytes = Vec::with_capacity(256);
             write_response(&mut bytes, head.status, &head.reason, &head.headers);
-            self.down.push(&bytes);
+            self.down.push(bytes);
             self.has_passed = true;
         }
         Ok(())

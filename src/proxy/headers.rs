@@ -86,9 +86,17 @@ impl Upgrade {
 /// Nothing is put back: see [`set_hop`]. More than one protocol to switch to is refused, because the two sides might
 /// choose differently.
 pub fn take_hop(headers: &mut HeaderMap) -> Result<Hop, Refusal> {
-    let is_upgrade = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    let upgrades: Vec<&str> = tokens(headers, &UPGRADE).filter(|token| !token.is_empty()).collect();
-    let upgrade = match (is_upgrade, upgrades.as_slice()) {
+    let mut said = Said::default();
+    // One look at each header instead of a search for each of ours: this runs twice for each request, and most of them
+    // say nothing.
+    for (name, value) in &*headers {
+        if let Some(place) = HOP_BY_HOP.iter().position(|ours| ours == name) {
+            said.present[place] = true;
+            said.hear(name, value);
+        }
+    }
+    let Said { present, wants_upgrade, upgrades, takes_trailers, named } = said;
+    let upgrade = match (wants_upgrade, upgrades.as_slice()) {
         (_, [one, other, ..]) => {
             let [one, other] = [one, other].map(|token| short::name(token));
             let message = format!("the request would switch to {one:?} or to {other:?}; expected one `Upgrade` value");
@@ -97,15 +105,46 @@ pub fn take_hop(headers: &mut HeaderMap) -> Result<Hop, Refusal> {
         (true, [one]) => Upgrade::from_token(one),
         _ => Upgrade::No,
     };
-    let takes = tokens(headers, &TE)
-        .any(|token| token.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("trailers")));
-    let trailers = if takes { Trailers::Taken } else { Trailers::Unknown };
-    let named: Vec<HeaderName> = tokens(headers, &CONNECTION).filter_map(|token| token.parse().ok()).collect();
+    let trailers = if takes_trailers { Trailers::Taken } else { Trailers::Unknown };
     // `Connection: host` would leave a request that nobody can route.
-    for name in named.iter().filter(|name| **name != HOST).chain(HOP_BY_HOP.iter()) {
+    let named = named.iter().filter(|name| **name != HOST);
+    for name in named.chain(HOP_BY_HOP.iter().zip(present).filter_map(|(name, is_there)| is_there.then_some(name))) {
         headers.remove(name);
     }
     Ok(Hop { upgrade, trailers })
+}
+
+/// What the headers of [`HOP_BY_HOP`] say.
+#[derive(Default)]
+struct Said<'h> {
+    /// Which of them there are.
+    present: [bool; HOP_BY_HOP.len()],
+    wants_upgrade: bool,
+    upgrades: Vec<&'h str>,
+    takes_trailers: bool,
+    /// What `Connection` names; its own options too.
+    named: Vec<HeaderName>,
+}
+
+impl<'h> Said<'h> {
+    /// Takes in one of them. What is not text is skipped.
+    fn hear(&mut self, name: &HeaderName, value: &'h HeaderValue) {
+        let tokens = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        if *name == CONNECTION {
+            for token in tokens {
+                self.wants_upgrade |= token.eq_ignore_ascii_case("upgrade");
+                // Goes anyway.
+                if !token.eq_ignore_ascii_case("keep-alive") {
+                    self.named.extend(token.parse::<HeaderName>().ok());
+                }
+            }
+        } else if *name == UPGRADE {
+            self.upgrades.extend(tokens.filter(|token| !token.is_empty()));
+        } else if *name == TE {
+            let mut names = tokens.filter_map(|token| token.split(';').next());
+            self.takes_trailers |= names.any(|name| name.trim().eq_ignore_ascii_case("trailers"));
+        }
+    }
 }
 
 /// Says the same about the connection to the other side.
@@ -117,11 +156,6 @@ pub fn set_hop(headers: &mut HeaderMap, hop: &Hop) {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, token);
     }
-}
-
-/// The comma separated elements of all values of a header; what is not text is skipped.
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim)
 }
 
 /// Removes what the client says about the way its request took: not trusted, and kube-apiserver writes it into its audit

@@ -137,10 +137,10 @@ impl Lane {
     }
 
     /// Writes `bytes` next. Nothing else may be on its way.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.is_idle(), "something else is on its way");
         (self.gone, self.has_begun) = (0, false);
-        self.before = bytes.to_vec();
+        self.before = bytes;
     }
 
     /// Begins another body behind what was pushed.

@@ -166,7 +166,7 @@ async fn forward(
         }
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             let head = switched(answer, &prepared)?;
-            exchange.answer(&head, Source::Done, Sink::Plain, |_, _| {}).await.map_err(|_| Ended::Aborted)?;
+            exchange.answer(head, Source::Done, Sink::Plain, |_, _| {}).await.map_err(|_| Ended::Aborted)?;
             return Ok(Answered::Switched(Box::new(link)));
         }
         let is_kept = answer.keeps_alive();
@@ -177,7 +177,7 @@ async fn forward(
             answer_head(answer, client, may_keep && exchange.is_sent() && !shared.stop.is_cancelled(), timing)
                 .map_err(|refusal| upstream_failed(refusal, shared))?;
         let source = Source::new(framing, Extensions::Ignore);
-        let done = exchange.answer(&head, source, sink, |up, down| entry.moved(up, down)).await;
+        let done = exchange.answer(head, source, sink, |up, down| entry.moved(up, down)).await;
         let is_sent = exchange.is_sent();
         let takes_answer = exchange.takes_answer();
         if let Err(failure) = done {

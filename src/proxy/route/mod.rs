@@ -10,6 +10,7 @@ mod request_info;
 mod selector;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use hyper::Method;
 
@@ -87,7 +88,7 @@ const NODE_COMMANDS: &[&str] = &["exec", "attach", "run", "cri", "portForward"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// What kube-apiserver makes of it; what it knows before it fails, if it will.
-    pub info: RequestInfo,
+    pub info: Arc<RequestInfo>,
     /// Whether kube-apiserver will find no resource in a path that should have one.
     pub derived: Result<(), NoResource>,
     /// What kind of request it is.
@@ -148,7 +149,7 @@ pub fn classify(method: &Method, target: &[u8]) -> Result<Route, BadPath> {
     }
     let query = query.unwrap_or_default();
     Ok(Route {
-        info: request_info::request_info(method, &decoded, reading, query),
+        info: Arc::new(request_info::request_info(method, &decoded, reading, query)),
         derived: if matches!(reading, Reading::Unfinished(_)) { Err(NoResource) } else { Ok(()) },
         kind,
         writing,

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -14,7 +16,7 @@ fn route(method: &str, target: &str) -> Route {
 fn said(method: &str, target: &str) -> String {
     let RequestInfo {
         is_resource_request, verb, api_group, api_version, namespace, resource, subresource, name, ..
-    } = route(method, target).info;
+    } = Arc::unwrap_or_clone(route(method, target).info);
     if !is_resource_request {
         return verb;
     }
