@@ -1,6 +1,7 @@
 # The same repair by hand, as a CI job could do it: a start that fails on a dead key, a request that waits in the Pod,
 # somebody who answers with kubectl, and a new node of the old name.
 # personas: boot
+# takes: 30
 service_account node
 make_secret node foreign=kept
 dead=$(dead_key)

@@ -7,6 +7,8 @@
 # Beside them a group with the usual 60 s, whose holder is killed: another takes over within 105 s.
 # personas: certs
 # limit: 300
+# takes: 165
+# nice: -5
 . "$HERE/proxy.sh"
 . "$HERE/acme.sh"
 . "$HERE/certs.sh"

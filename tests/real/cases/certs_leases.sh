@@ -1,6 +1,7 @@
 # Three replicas, of which the one that holds the Lease orders. However it loses the Lease, another takes over, there is
 # one order for the name, and it writes nothing afterwards. One scene for each way, all at the same time, with a Lease of 3 s.
 # personas: certs
+# takes: 15
 . "$HERE/proxy.sh"
 . "$HERE/acme.sh"
 . "$HERE/certs.sh"

@@ -2,6 +2,7 @@
 # Less than a sixth before the end the next question is one that waits for the renewal: the refusal is seen, and when the
 # authority has thought better of it, the new certificate comes.
 # personas: certs
+# takes: 30
 . "$HERE/proxy.sh"
 . "$HERE/acme.sh"
 . "$HERE/certs.sh"

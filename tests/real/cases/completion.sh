@@ -1,6 +1,7 @@
 # Pressing Tab in the three shells that people use at clusters: the names of a real cluster's Secrets where one belongs,
 # flags where they do, and nothing that a cluster must be asked for elsewhere.
 # personas: boot
+# takes: 15
 scripts=$(realpath "$HERE/../../../completions")
 ln -s "$TAILPOD" "$CASE/bin/tailpod"
 kubectl create namespace "$NS" >/dev/null

@@ -1,6 +1,7 @@
 # M6: ports of the Pod lead to ports of the tailnet, for whoever is in the cluster (netfilter.md 14, scenario 15; 12: M6).
 # What the operator reads of it is in the Secret, and is there after the rules (ha-services.md 10, scenario 1).
 # personas: containerboot boot
+# takes: 15
 . "$HERE/netns.sh"
 for backend in $backends; do
   scene "$backend" peer:80:53

@@ -4,6 +4,7 @@
 # personas: boot
 # original: no, it ends, with half of it done (netfilter.md N5)
 # limit: 150
+# takes: 25
 . "$HERE/netns.sh"
 # said_since LINE TEXT: how many lines of the log since then say so.
 said_since() { tail -n +$(($1 + 1)) "${log[pod]}" | grep -cF -- "$2" || true; }

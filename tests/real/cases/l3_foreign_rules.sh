@@ -3,6 +3,7 @@
 # ours wins (netfilter.md 8, rules 1 and 3; 14, scenario 22).
 # personas: boot
 # original: no, it adds to the tables that everybody uses, and flushes one (netfilter.md N3)
+# takes: 15
 . "$HERE/netns.sh"
 kube_proxy_nft() {
   local family

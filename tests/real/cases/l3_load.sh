@@ -3,6 +3,8 @@
 # personas: boot
 # original: no, it does not apply in one transaction (netfilter.md N5)
 # limit: 240
+# takes: 55
+# nice: -10
 . "$HERE/netns.sh"
 # services COUNT SEED: `kept` as it is, and so many others, which differ with the seed.
 services() {

@@ -3,6 +3,8 @@
 # personas: boot
 # original: no, it looks every 10 minutes, and then flushes first (netfilter.md N3)
 # limit: 240
+# takes: 45
+# nice: -10
 . "$HERE/netns.sh"
 for backend in $backends; do
   scene "$backend" b1 b2 b3

@@ -2,6 +2,7 @@
 # file the good entries count (ha-services.md 10, scenarios 13, 14, 22, 28; netfilter.md 14, scenario 26).
 # personas: boot
 # original: no, it ends (ha-services.md H6, H8)
+# takes: 20
 . "$HERE/netns.sh"
 for backend in $backends; do
   scene "$backend" peer b1

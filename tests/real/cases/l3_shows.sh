@@ -1,6 +1,7 @@
 # What would be installed is what `boot --check` prints, down to the listing; how the installed rules differ from it is
 # what `doctor` says, and what it gives to paste mends it.
 # personas: boot
+# takes: 20
 . "$HERE/netns.sh"
 # doctor CODE: what it finds of the rules, and that it ends with this code.
 doctor() {

@@ -3,6 +3,7 @@
 # personas: containerboot boot
 # original: no, the process ends with the API server (ha-services.md H6)
 # limit: 180
+# takes: 15
 . "$HERE/netns.sh"
 netns_start
 served peer 80

@@ -2,6 +2,7 @@
 # has itself, which are the same with and without ours.
 # personas: boot
 # limit: 180
+# takes: 75
 . "$HERE/proxy.sh"
 . "$HERE/netns.sh"
 # The lab's servers are on the loopback of each of them.

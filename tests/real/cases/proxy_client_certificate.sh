@@ -1,6 +1,7 @@
 # The proxy is a user by a client certificate, which a plugin gives it and then replaces: the watches and sessions that
 # were opened with the old one end everywhere, and from then on the real kube-apiserver sees the new one only.
 # personas: proxy
+# takes: 15
 . "$HERE/proxy.sh"
 grants "$(groups lab:admins)"
 admins

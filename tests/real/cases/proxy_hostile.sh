@@ -1,6 +1,7 @@
 # The requests with bad intentions, through a real tailnet to the real API server: refused as the list says, or on record
 # there as the client's and nobody else's.
 # personas: proxy proxy-serve
+# takes: 15
 . "$HERE/proxy.sh"
 list=$HERE/../../fixtures/proxy/hostile.txt
 lab_of lab:people

@@ -1,6 +1,7 @@
 # The proxy's account gets another token and the old one is refused: no client notices.
 # personas: k8s-proxy proxy
 # original: no, it reads the file again after up to a minute only, and requests fail until then
+# takes: 20
 . "$HERE/proxy.sh"
 lab_of lab:admins
 old=$(jq -Rn --rawfile token "$CASE/proxy/serviceaccount/token" \

@@ -1,6 +1,7 @@
 # The operator's repair, whole: a dead key, the request for another in the Secret, the new key
 # through the mounted config, an orderly end without the old identity, a start that works.
 # personas: containerboot boot
+# takes: 15
 service_account node
 make_secret node foreign=kept
 dead=$(dead_key)

@@ -1,6 +1,7 @@
 # The Services of TS_SERVE_CONFIG are advertised, no more when they leave it, and none from the request to stop on: the
 # node is then there for a while for those who are still coming.
 # personas: containerboot
+# takes: 20
 . "$HERE/proxy.sh"
 . "$HERE/certs.sh"
 services() {

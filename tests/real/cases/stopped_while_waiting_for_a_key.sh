@@ -1,6 +1,7 @@
 # SIGTERM while the operator takes its time.
 # personas: containerboot boot
 # original: no, it reports the stop as a timeout and exits 1 (boot.md W9)
+# takes: 15
 service_account node
 make_secret node foreign=kept
 config node "AuthKey: \"$(dead_key)\""

@@ -30,12 +30,12 @@ lab_stop() {
   if [ -n "${KEEP-}" ]; then echo "kept: $LAB" >&2; else rm -rf "$LAB"; fi
 }
 
-# lab_case SECONDS FILE: runs one file with what lib/case.sh gives it. In the background, so that a
+# lab_case SECONDS FILE [NICE]: runs one file with what lib/case.sh gives it. In the background, so that a
 # signal to this shell is not kept waiting for its end.
 lab_case=
 lab_case() {
   local status=0
-  timeout --kill-after 10 "$1" bash "$LAB_LIB/case.sh" "$2" &
+  nice -n "${3:-0}" timeout --kill-after 10 "$1" bash "$LAB_LIB/case.sh" "$2" &
   lab_case=$!
   wait "$lab_case" || status=$?
   lab_case=
