@@ -93,7 +93,7 @@ is "the node" "$(node_id_of proxy)" "$node"
 [ "$PERSONA" = proxy ] || is "orders" "$(issued)" "$orders"
 
 # shellcheck disable=SC2016 # expands in jq
-own=$(jq -c --arg user "system:serviceaccount:$NS:$ours" 'select(.user.username == $user)' "$LAB/audit.log")
+own=$(recorded "$ours")
 refused=$(jq -c 'select(.responseStatus.code == 403) | [.verb, .requestURI]' <<<"$own")
 is "what it was refused" "$refused" ""
 is "whom it was" "$(jq -c '.impersonatedUser // empty | [.username, .groups]' <<<"$own" | sort -u)" \

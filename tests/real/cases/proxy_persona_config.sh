@@ -1,9 +1,10 @@
 # The config while it runs: replaced by a rename, bad for a while, with the Service off and on again.
 # personas: k8s-proxy
 # original: no, a file that is renamed over its config goes unnoticed, and bad content ends it (api-proxy.md 9.1)
+# takes: 20
 . "$HERE/proxy.sh"
 port=$(lab_port)
-proxy_env=(POD_IP=127.0.0.1)
+proxy_env=(POD_IP=127.0.0.1 "${soon_withdrawn[@]}")
 local="healthCheckEnabled: true, metricsEnabled: true, localPort: $port"
 grants "$(groups lab:admins)"
 proxy_start auth "$local"

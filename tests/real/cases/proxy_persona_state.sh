@@ -2,10 +2,11 @@
 # same device after a restart.
 # personas: k8s-proxy
 # original: no, with POD_UID it looks the API server up by name only, and there is no cluster DNS here
+# takes: 15
 . "$HERE/proxy.sh"
 port=$(lab_port)
 no_request() { ! secret_has proxy reissue_authkey; }
-proxy_env=(POD_UID=uid-1 POD_IP=127.0.0.1)
+proxy_env=(POD_UID=uid-1 POD_IP=127.0.0.1 "${soon_withdrawn[@]}")
 grants "$(groups lab:admins)"
 proxy_start auth "healthCheckEnabled: true, metricsEnabled: true, localPort: $port"
 client_start
@@ -24,8 +25,8 @@ for key in _machinekey _current-profile _profiles; do
   secret_has proxy "$key" || fail "no $key: tailscaled keeps its state elsewhere"
 done
 # tailscaled writes its own keys as itself.
-managers=$(jq -r --arg user "system:serviceaccount:$NS:proxy" 'select(.user.username == $user and .verb == "patch"
-  and .objectRef.name == "proxy" and (.requestObject | tostring | test("pod_uid|device_id"))) | .requestURI' "$LAB/audit.log" |
+managers=$(recorded proxy | jq -r 'select(.verb == "patch" and .objectRef.name == "proxy"
+  and (.requestObject | tostring | test("pod_uid|device_id"))) | .requestURI' |
   grep -oE 'fieldManager=[a-z0-9-]+' | sort -u)
 is "field manager" "$managers" fieldManager=tailscale-k8s-proxy
 

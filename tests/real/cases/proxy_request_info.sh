@@ -1,6 +1,7 @@
 # One reading of a path: what we make of a request is what Kubernetes' own code makes of it, on 200,000 of them, and the
 # API server really serves the odd spellings that we take for sessions.
 # personas: proxy
+# takes: 30
 
 fixtures=$HERE/../../fixtures/proxy/requests.txt
 count=200000
@@ -22,9 +23,9 @@ jq -R . "$CASE/requests" | paste -d '\t' - "$CASE/ours" "$CASE/theirs" |
   awk -F '\t' '{print "{\"request\":" $1 ",\"ours\":" $2 ",\"theirs\":" $3 "}"}' >"$CASE/both"
 
 # The comparison itself: it must find a verb, a kind and a refusal that are wrong.
+grep -F '{"request":"GET /api/v1/namespaces/x",' "$CASE/both" >"$CASE/one"
 for lie in '.ours.requestInfo.verb = "x"' '.ours.kind = "exec"' '.ours = {error: "no"}'; do
-  found=$(jq -c 'select(.request == "GET /api/v1/namespaces/x")' "$CASE/both" | jq "$lie" |
-    jq -r -f "$HERE/same_request.jq" | wc -l)
+  found=$(jq "$lie" "$CASE/one" | jq -r -f "$HERE/same_request.jq" | wc -l)
   [ "$found" -gt 0 ] || fail "the comparison does not notice $lie"
 done
 jq -r -f "$HERE/same_request.jq" "$CASE/both" >"$CASE/differences"

@@ -1,6 +1,7 @@
 # What the commands beside the proxy say is what happens: the kubeconfig leads to it, and the peer is who `explain` says.
 # personas: proxy-serve
 . "$HERE/proxy.sh"
+proxy_env=("${soon_withdrawn[@]}")
 lab_of lab:admins lab:people
 "$TAILPOD" proxy kubeconfig --socket "$CASE/peer/tailscaled.sock" --service svc:kube --name printed >"$CASE/printed"
 whoami=$(HTTPS_PROXY="http://127.0.0.1:$client_port" kubectl --kubeconfig "$CASE/printed" --certificate-authority "$CASE/ca.crt" \

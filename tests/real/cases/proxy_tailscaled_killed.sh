@@ -1,7 +1,9 @@
 # tailscaled is killed under requests: nothing is forwarded without an identity, and service resumes by itself.
 # personas: k8s-proxy proxy proxy-tun
 # original: no, its node is in the same process
+# takes: 30
 . "$HERE/proxy.sh"
+proxy_env=("${soon_withdrawn[@]}")
 lab_of lab:admins
 case $PERSONA in
 k8s-proxy)

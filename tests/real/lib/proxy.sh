@@ -12,7 +12,8 @@ grants_of_kubernetes='tailscale.com/cap/kubernetes'
 service_domain=kube.lab.ts.net
 acme_env=() # lib/acme.sh
 node_env=() # what else a node finds in its environment
-proxy_env=() # what else the persona finds in its environment
+proxy_env=() # what else the proxy finds in its environment
+soon_withdrawn=(TAILPOD_WITHDRAW_WAIT=1s) # where a stop is not what is shown: a Service goes on for 20 s otherwise
 proxy_source= # where its config is, if not in $CASE/proxy.hujson
 proxy_prepare= # a command to run before it is started for the first time
 
@@ -202,12 +203,12 @@ proxy_run() {
   proxy-serve)
     subject=("$TAILPOD" proxy --mode "$proxy_mode" --proxy-protocol --service svc:kube
       --listen "127.0.0.1:$proxy_port" --socket "$CASE/peer/tailscaled.sock")
-    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT"
+    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" "${proxy_env[@]}"
     ;;
   proxy | proxy-tun)
     subject=("$TAILPOD" proxy --mode "$proxy_mode" ${proxy_port:+--listen "127.0.0.1:$proxy_port"}
       --socket "$CASE/peer/tailscaled.sock")
-    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT"
+    start proxy "${in_cluster[@]}" KUBERNETES_SERVICE_PORT="$KUBE_PORT" "${proxy_env[@]}"
     ;;
   esac
 }
@@ -334,9 +335,7 @@ terminal() { "$HERE/terminal" "$@"; }
 # ---- what the API server saw -----------------------------------------------------------------
 
 # audit FILTER: the requests that came from the account of the proxy, through a jq filter over each.
-audit() {
-  jq -c --arg proxy "system:serviceaccount:$NS:proxy" "select(.user.username == \$proxy) | $1" "$LAB/audit.log"
-}
+audit() { recorded proxy | jq -c "$1"; }
 
 # seen_as USER GROUP...: every request of a client was made as this user with exactly these groups (and the one that
 # everybody has), and no other request was made as the proxy than those that are its own affair.
