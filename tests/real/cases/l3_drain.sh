@@ -2,6 +2,8 @@
 # leads to this Pod, counted by as many health checks as reach every replica, and whoever is connected stays so
 # (ha-services.md 5; 10, scenario 15). The cluster's Service is b2, which deals connections out to this Pod and to b1.
 # personas: containerboot boot
+# takes: 15
+# nice: -10
 . "$HERE/netns.sh"
 HOOK=http://127.0.0.1:9002/internal-egress-services-preshutdown
 # endpoints PLACE...: whom the Service leads to, each in turn.
@@ -77,8 +79,5 @@ is "answer of the hook" "$status $(cat "$CASE/hook.body")" "200 "
 [ "${took%.*}" -ge 12 ] || fail "it returned after $took s"
 echo "the hook took $took s; health checks that the other replica saw: $(checks)" >&2
 original || await 5 "the end of what left the config" is_answered client tcp $pod4 10002 ""
-kill -TERM "${pid[load-drain]}"
-wait "${pid[load-drain]}" || true
-tail -n 1 "$CASE/load-drain.out" >&2
-is "what was lost" "$(tail -n 1 "$CASE/load-drain.out" | jq -c '[.Lost, .Broken, .Refused]')" "[0,0,0]"
+nothing_lost load-drain
 stop pod

@@ -2,6 +2,7 @@
 # personas: boot
 # original: no, nobody looks again
 # limit: 200
+# takes: 120
 . "$HERE/netns.sh"
 netns_start
 served b1 80
@@ -10,12 +11,12 @@ in_kubernetes
 egress_service web 10001 | mounted egress-services
 pod_start "${kube_env[@]}" TS_EGRESS_PROXIES_CONFIG_PATH="$CASE/proxies" TS_DEST_IP="${backend4}1"
 await 10 "the status" secret_has pod egress-services
-before=$(ours)
+before=$(ours nft)
 tailscaled_rules nftables
 lines=$(wc -l <"${log[pod]}")
 at pod nft flush ruleset
 tailscaled_rules nftables
-restored() { [ "$(ours)" = "$before" ]; }
+restored() { [ "$(ours nft)" = "$before" ]; }
 await 62 "the rules" restored
 answers peer tcp $own4 80 "b1 $pod4"
 tail -n +$((lines + 1)) "${log[pod]}" >&2

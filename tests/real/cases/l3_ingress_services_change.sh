@@ -2,6 +2,8 @@
 # (ha-services.md 10, scenarios 21 and 23).
 # personas: boot
 # original: no, it deletes, then adds (ha-services.md H9)
+# takes: 20
+# nice: -10
 # What takes the time here is the same with all backends.
 L3_BACKENDS=${L3_BACKENDS:-nftables}
 . "$HERE/netns.sh"
@@ -20,10 +22,7 @@ for backend in $backends; do
     await 5 "backend $number" is_answered peer tcp 100.100.1.1 80 "b$number $pod4"
     sleep 0.5
   done
-  kill -TERM "${pid[load-tcp]}"
-  wait "${pid[load-tcp]}" || true
-  tail -n 1 "$CASE/load-tcp.out" >&2
-  is "streams that ended and TCP connections refused" "$(tail -n 1 "$CASE/load-tcp.out" | jq -c '[.Lost, .Broken, .Refused]')" "[0,0,0]"
+  nothing_lost load-tcp "$backend"
   # A Service that is gone is no longer reported at once, and its rules go later.
   mounted ingress-config.json <<<'{}'
   await 5 "the status" eval '[ "$(secret pod ingress-config.json | jq -c ".configs // {}")" = "{}" ]'

@@ -10,6 +10,9 @@
 #
 # The namespaces belong to processes of the case and go with them; nothing has a name that another case could have.
 
+# shellcheck source=rules.sh
+. "$HERE/rules.sh"
+
 own4=100.64.0.1 own6=fd7a:115c:a1e0::1
 peer4=100.64.0.9 peer6=fd7a:115c:a1e0::9
 pod4=10.42.0.2 pod6=fd42::2
@@ -204,6 +207,20 @@ table inet lab_icmp {
 NFT
 }
 
+# nothing_lost LOAD [WORDS]: ends that load, which at_start began; all packets came back, no stream ended, nobody was refused.
+nothing_lost() {
+  local came_to
+  at_end "$1"
+  came_to=$(tail -n 1 "$CASE/$1.out")
+  echo "${2:+$2: }$came_to" >&2
+  is "what was lost" "$(jq -c '[.Lost, .Broken, .Refused]' <<<"$came_to")" "[0,0,0]"
+}
+# unharmed CHANGES: nor of the whole load of `load-all`, by so many changes.
+unharmed() {
+  nothing_lost load-all "$backend: $1 changes"
+  [ "$(tail -n 1 "$CASE/load-all.out" | jq .Rate)" -ge 9000 ] || fail "not as many packets as there should be"
+}
+
 # sniffed FILTER: the announcements on the devices of the Pod so far; sniff starts to look.
 sniff() {
   at_start pod sniff-tailscale0 sniff tailscale0
@@ -280,7 +297,7 @@ in_kubernetes() {
 # mount FILE: stdin becomes a file of the ConfigMap at $CASE/proxies, the way the kubelet does it.
 mounted() {
   local dir=$CASE/proxies version
-  version=..$(date +%s%N)
+  version=..${EPOCHREALTIME/./}
   mkdir -p "$dir/$version"
   [ ! -e "$dir/..data" ] || cp -p "$dir/..data/"* "$dir/$version"
   cat >"$dir/$version/$1"
@@ -297,84 +314,6 @@ egress_service() {
 }
 together() { jq -s add; }
 
-# ---- the firewall ----------------------------------------------------------------------------
-
-# rules: everything that the namespace has, whoever made it how, a line for each rule, set and chain; without what counts
-# packets, and without the chains that iptables makes by itself and leaves behind.
-rules() {
-  local program
-  at pod nft list ruleset 2>/dev/null | awk '
-    /^#/ { next }
-    /^table / { table = $2 " " $3; next }
-    /^\t(chain|set|map) / { block = $2; if (block !~ /^[A-Z]+$/ || $1 != "chain") print "nft", table, $1, block; next }
-    /^\t?}/ { next }
-    /^\t\ttype .* hook .*policy accept;$/ && block ~ /^[A-Z]+$/ { next }
-    { sub(/^[\t ]+/, ""); gsub(/counter packets [0-9]+ bytes [0-9]+ */, "") } /./ { print "nft", table, block ": " $0 }'
-  # iptables-nft again in its own words: some of it nft does not show.
-  for program in iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft; do
-    { at pod "$program-save" 2>/dev/null || true; } | awk -v program="$program" '
-      /^[*]/ { table = substr($0, 2) }
-      /^:/ && $2 == "-" { print program, table, $1 }
-      /^-A/ { print program, table, $0 }'
-  done
-}
-# ours: what is ours of it; theirs: the rest.
-ours() { rules | grep -E ' tailpod_|TAILPOD-' || true; }
-theirs() { rules | grep -vE ' tailpod_|TAILPOD-' || true; }
-
-# tailscaled_rules BACKEND: what a tailscaled in kernel mode adds (netfilter.md 4), which masquerades what comes from
-# the tailnet and so brings the answers back through the Pod.
-tailscaled_rules() {
-  local program
-  case $1 in
-  nftables)
-    for family in ip ip6; do
-      at pod nft -f - <<NFT
-add table $family filter
-add table $family nat
-add chain $family filter INPUT { type filter hook input priority 0; policy accept; }
-add chain $family filter FORWARD { type filter hook forward priority 0; policy accept; }
-add chain $family nat POSTROUTING { type nat hook postrouting priority 100; policy accept; }
-add chain $family filter ts-input
-add chain $family filter ts-forward
-add chain $family nat ts-postrouting
-add rule $family filter INPUT counter jump ts-input
-add rule $family filter FORWARD counter jump ts-forward
-add rule $family nat POSTROUTING counter jump ts-postrouting
-add rule $family filter ts-input iifname "tailscale0" counter accept
-add rule $family filter ts-forward iifname "tailscale0" counter meta mark set meta mark and 0xff00ffff or 0x40000
-add rule $family filter ts-forward meta mark and 0xff0000 == 0x40000 counter accept
-$([ "$family" = ip6 ] || echo 'add rule ip filter ts-forward oifname "tailscale0" ip saddr 100.64.0.0/10 counter drop')
-add rule $family filter ts-forward oifname "tailscale0" counter accept
-add rule $family nat ts-postrouting meta mark and 0xff0000 == 0x40000 counter masquerade
-NFT
-    done
-    ;;
-  *)
-    for program in "$1" "ip6${1#ip}"; do
-      at pod "$program-restore" --noflush <<IPTABLES
-*filter
-:ts-input - [0:0]
-:ts-forward - [0:0]
--A INPUT -j ts-input
--A FORWARD -j ts-forward
--A ts-input -i tailscale0 -j ACCEPT
--A ts-forward -i tailscale0 -j MARK --set-xmark 0x40000/0xff0000
--A ts-forward -m mark --mark 0x40000/0xff0000 -j ACCEPT
-$(case $program in iptables*) echo '-A ts-forward -s 100.64.0.0/10 -o tailscale0 -j DROP' ;; esac)
--A ts-forward -o tailscale0 -j ACCEPT
-COMMIT
-*nat
-:ts-postrouting - [0:0]
--A POSTROUTING -j ts-postrouting
--A ts-postrouting -m mark --mark 0x40000/0xff0000 -j MASQUERADE
-COMMIT
-IPTABLES
-    done
-    ;;
-  esac
-}
-
 # named NAME ADDRESS...: the Pod's name server, which is on its own loopback as the lab has it in resolv.conf.
 named() {
   echo "$*" >"$CASE/names.new"
@@ -386,22 +325,4 @@ named_app() {
   local number addresses=()
   for number; do addresses+=("$backend4$number" "$backend6$number"); done
   named app.test "${addresses[@]}"
-}
-
-# clear_rules: what the original leaves behind is not to be in the way.
-clear_rules() {
-  at pod nft flush ruleset
-  for program in iptables-legacy ip6tables-legacy; do
-    at pod "$program" -t nat -F
-    at pod "$program" -t mangle -F
-  done
-}
-
-# unharmed CHANGES: what the load of `load-all` has come to.
-unharmed() {
-  kill -TERM "${pid[load-all]}"
-  wait "${pid[load-all]}" || true
-  echo "$backend: $1 changes: $(tail -n 1 "$CASE/load-all.out")" >&2
-  is "what was lost" "$(tail -n 1 "$CASE/load-all.out" | jq -c '[.Lost, .Broken, .Refused]')" "[0,0,0]"
-  [ "$(tail -n 1 "$CASE/load-all.out" | jq .Rate)" -ge 9000 ] || fail "not as many packets as there should be"
 }
