@@ -33,6 +33,9 @@ both_families() {
     ports: [{protocol: "TCP", matchPort: $port, targetPort: 80}]}}' | mounted egress-services
 }
 start_group() { pod_start "${kube_env[@]}" TS_EGRESS_PROXIES_CONFIG_PATH="$CASE/proxies" "$@"; }
+as_before() {
+  [ "$(ours | grep -v ip6)" = "$1" ] && is_answered client tcp $pod4 10001 "peer $own4" && is_answered client tcp $pod4 10002 ""
+}
 refusal='the kernel refused the rules'
 
 # Part of a batch: the second family's, so that the first one's is judged good before.
@@ -92,6 +95,7 @@ stop pod
 for backend in $backends; do
   case $backend in
   iptables-legacy)
+    patience=0
     block() {
       setsid nsenter --target "${pid[pod]}" --mount flock /run/xtables.lock sleep 60 &
       pid[stay-lock]=$!
@@ -103,6 +107,7 @@ for backend in $backends; do
     }
     ;;
   iptables-nft)
+    patience=10 # each further try begins with IPv4, and puts that back when IPv6 is refused again
     block() { owned ip6 nat; }
     unblock() { given_up; }
     ;;
@@ -120,9 +125,7 @@ for backend in $backends; do
   await 25 "the refusal of $backend" is_said_since "$since" "$refusal"
   grep -aF "$refusal" "${log[pod]}" | tail -n 1 >&2
   [ "$(grep -aF "$refusal" "${log[pod]}" | tail -n 1 | wc -c)" -lt 400 ] || fail "that is more than a line"
-  is "rules of $backend for IPv4" "$(ours | grep -v ip6)" "$v4"
-  answers client tcp $pod4 10001 "peer $own4"
-  refused client tcp $pod4 10002
+  await "$patience" "the rules of $backend for IPv4 as they were" as_before "$v4"
   unblock
   await 40 "the new rules of $backend" is_answered client tcp $pod4 10002 "peer $own4"
   answers client tcp $pod6 10002 "peer $own6"
