@@ -17,6 +17,7 @@ use super::writer::Writer;
 use crate::certs::allowed::{Told, keep_told};
 use crate::certs::cluster::{ClusterWorld, Finished};
 use crate::certs::keep::Start;
+use crate::certs::local::{self, LocalWorld};
 use crate::certs::loops::{Loops, Options, concurrency};
 use crate::certs::manager::{self, Names};
 use crate::certs::metrics;
@@ -24,12 +25,12 @@ use crate::certs::names::{self, Node};
 use crate::certs::office::{Fenced, Office};
 use crate::certs::promotion::{Mode, Others, Promotion, Stay};
 use crate::certs::schedule::Growth;
-use crate::certs::world::Role;
+use crate::certs::world::{Allowed, Role};
 use crate::certs::writer::{Choice, Member};
 use crate::k8s::Cluster;
 use crate::node::metrics::OwnMetrics;
 use crate::serve::follow::Standing;
-use crate::settings::{CertShare, group_of};
+use crate::settings::{CertShare, StateStore, group_of};
 use crate::shutdown::Tasks;
 
 /// For the Lease to be given back.
@@ -41,6 +42,8 @@ const LOOK: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(super) struct Certs {
     running: Arc<OnceLock<Running>>,
+    /// What asks for the certificates of Services that are held back.
+    asked: Arc<OnceLock<Arc<Loops<LocalWorld>>>>,
     /// How tailscaled is started next, where a Lease decides.
     mode: watch::Sender<Mode>,
     /// How the one was started that is up.
@@ -72,6 +75,7 @@ impl Certs {
     pub(super) fn new() -> Self {
         Self {
             running: Arc::default(),
+            asked: Arc::default(),
             mode: watch::channel(Mode::Reads).0,
             daemon: watch::channel(None).0,
             started: watch::channel(Mode::Reads).0,
@@ -139,19 +143,14 @@ impl Certs {
         };
         // Without a Lease, ordinals are claim enough.
         let world = world(context, &secret.cluster, member.as_ref().map(|member| member.identity.clone()));
-        let versions = context.api.versions();
-        let options = Options {
-            growth: Growth::Steps,
-            start: Start::Spread,
-            concurrent: concurrency(versions.version.as_deref()),
-            node: Node::Leave,
-        };
+        let options = options(context, Start::Spread);
         let told = Told::default();
         // Whoever is elected asks when its tailscaled can order, and not before.
         let open = watch::Sender::new(if member.is_some() { Role::Reader } else { Role::Writer });
         let (allowed, mut facts) = (told.allowed.subscribe(), told.facts.subscribe());
         let world = office.fence(world);
-        let loops = Loops::new(world, options, allowed.clone(), open.subscribe(), stop.child_token()).await;
+        // They outlast the rest: an order that is about to end may.
+        let loops = Loops::new(world, options, allowed.clone(), open.subscribe(), CancellationToken::new()).await;
         let loops = Arc::new(loops);
         let running = Running { loops: Arc::clone(&loops), office: office.clone() };
         // It is started once.
@@ -209,6 +208,56 @@ impl Certs {
         taking.map_err(|error| error.to_string())
     }
 
+    /// Loops for what nobody else asks for, once: those of a tailscaled that keeps its certificates itself.
+    pub(super) async fn ask(&self, context: &Context, allowed: watch::Receiver<Allowed>) -> Arc<Loops<LocalWorld>> {
+        let memory = match &context.settings.daemon.state {
+            StateStore::Dir(dir) => Some(dir.join(local::FILE)),
+            StateStore::Secret { .. } | StateStore::Memory => None,
+        };
+        let world = LocalWorld::new(context.api.clone(), memory);
+        let options = options(context, Start::Now);
+        let role = Office::fixed(Role::Writer).role();
+        let loops = Arc::new(Loops::new(world, options, allowed, role, CancellationToken::new()).await);
+        let _ = self.asked.set(Arc::clone(&loops));
+        loops
+    }
+
+    /// Begins no order any more.
+    pub(super) fn close(&self) {
+        self.asked.get().iter().for_each(|loops| loops.close());
+        self.running.get().iter().for_each(|running| running.loops.close());
+    }
+
+    /// Lets the orders that are under way end, for a moment.
+    pub(super) async fn finish(&self) {
+        let asked = async {
+            if let Some(loops) = self.asked.get() {
+                loops.finish().await;
+            }
+        };
+        let kept = async {
+            if let Some(running) = self.running.get() {
+                running.loops.finish().await;
+            }
+        };
+        tokio::join!(asked, kept);
+    }
+
+    /// Breaks off those that are, and gives up what was claimed for them.
+    pub(super) async fn stop(&self) {
+        let asked = async {
+            if let Some(loops) = self.asked.get() {
+                loops.stop().await;
+            }
+        };
+        let kept = async {
+            if let Some(running) = self.running.get() {
+                running.loops.stop().await;
+            }
+        };
+        tokio::join!(asked, kept);
+    }
+
     /// Ends the election: what it has is given back.
     pub(super) async fn give_back(&self) {
         for unclean in self.elections.lock().await.stop(RELEASE).await {
@@ -240,6 +289,11 @@ async fn refuse_losses(mut served: watch::Receiver<Standing>, events: mpsc::Send
             return;
         }
     }
+}
+
+fn options(context: &Context, start: Start) -> Options {
+    let concurrent = concurrency(context.api.versions().version.as_deref());
+    Options { growth: Growth::Steps, start, concurrent, node: Node::Leave }
 }
 
 /// The Secrets that the group shares.

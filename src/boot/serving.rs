@@ -7,20 +7,15 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
+use super::certs::Certs;
 use super::chain;
 use super::context::Context;
 use super::machine::Event;
 use super::policy::clears_serve_config;
 use super::shell::OPERATION_LIMIT;
 use crate::certs::hold_back::{HoldBack, News, Sight};
-use crate::certs::keep::Start;
-use crate::certs::local::{self, LocalWorld};
-use crate::certs::loops::{Loops, Options, concurrency};
-use crate::certs::names::Node;
-use crate::certs::schedule::Growth;
-use crate::certs::world::{Allowed, Role};
+use crate::certs::world::Allowed;
 use crate::health::{HealthHandle, Weight};
 use crate::k8s::publisher::{Publisher, Slot};
 use crate::k8s::state;
@@ -114,6 +109,7 @@ impl Serving {
         publisher: Option<Publisher>,
         health: HealthHandle,
         events: mpsc::Sender<Event>,
+        certs: &Certs,
     ) {
         let settings = &context.settings;
         if let Some(config) = &settings.serve_config {
@@ -149,9 +145,9 @@ impl Serving {
                 claim: if settings.advertising.owns_all { Claim::All } else { Claim::Own },
                 problem: self.unadvertised.clone(),
             };
-            let (context, allowed) = (Arc::clone(context), self.allowed.subscribe());
+            let (context, certs, allowed) = (Arc::clone(context), certs.clone(), self.allowed.subscribe());
             tasks.keep("services", |stop| async move {
-                let gate = gate(&context, allowed, stop.child_token()).await;
+                let gate = gate(&context, allowed, &certs).await;
                 Advertiser { gate, ..advertiser }.run(stop).await;
             });
             let mut problem = self.unadvertised.subscribe();
@@ -235,7 +231,7 @@ impl Clearing {
 
 /// What holds Services back that have no certificate yet. Where replicas share them, somebody else orders it; else
 /// tailscaled would when the first client comes, and is asked for it before.
-async fn gate(context: &Context, allowed: watch::Receiver<Allowed>, stop: CancellationToken) -> Option<HoldBack> {
+async fn gate(context: &Context, allowed: watch::Receiver<Allowed>, certs: &Certs) -> Option<HoldBack> {
     let settings = &context.settings;
     if settings.advertising.without_certificate {
         return None;
@@ -243,19 +239,7 @@ async fn gate(context: &Context, allowed: watch::Receiver<Allowed>, stop: Cancel
     let sight = if settings.cert_share.is_some() {
         Sight::Secrets(context.secret()?.cluster.clone())
     } else {
-        let memory = match &settings.daemon.state {
-            StateStore::Dir(dir) => Some(dir.join(local::FILE)),
-            StateStore::Secret { .. } | StateStore::Memory => None,
-        };
-        let options = Options {
-            growth: Growth::Steps,
-            start: Start::Now,
-            concurrent: concurrency(context.api.versions().version.as_deref()),
-            node: Node::Leave,
-        };
-        let (_, role) = watch::channel(Role::Writer);
-        let world = LocalWorld::new(context.api.clone(), memory);
-        Sight::Asked(Arc::new(Loops::new(world, options, allowed, role, stop).await))
+        Sight::Asked(certs.ask(context, allowed).await)
     };
     Some(HoldBack::new(sight, |news| match news {
         News::HeldBack { .. } => tracing::info!("{news}; TAILPOD_ADVERTISE_WITHOUT_CERT=true does not wait for it"),

@@ -248,7 +248,7 @@ impl Shell {
             Action::Serve => {
                 let publisher = self.publisher();
                 let (health, events) = (self.health.clone(), self.events.clone());
-                self.serving.start(&context, &mut self.tasks, publisher, health, events);
+                self.serving.start(&context, &mut self.tasks, publisher, health, events, &self.certs);
                 let links = || Links {
                     served: self.serving.standing(),
                     hold: self.serving.hold(),

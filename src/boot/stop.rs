@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::prepare::StateSecret;
 use super::shell::Shell;
@@ -22,6 +22,9 @@ const DAEMON_GRACE: Duration = Duration::from_secs(4);
 /// For the tasks to end, so that none of them advertises what is being withdrawn.
 const TASKS_GRACE: Duration = Duration::from_millis(500);
 
+/// For claims of orders that were broken off to be taken back.
+const CLAIMS_GRACE: Duration = Duration::from_millis(500);
+
 /// What tailscaled may take after a second signal.
 const IMPATIENT_GRACE: Duration = Duration::from_secs(1);
 
@@ -37,16 +40,25 @@ const ANNOUNCE_GRACE: Duration = Duration::from_secs(3);
 /// meanwhile.
 pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals, requested: bool) {
     let started = Instant::now();
+    // An order that is under way goes on, by itself, until peers have failed over.
+    shell.certs.close();
     shell.root.cancel();
     shell.errands.abort_all();
     for unclean in shell.tasks.stop(TASKS_GRACE).await {
         tracing::debug!("{unclean}");
     }
     let mut impatient = false;
-    if shell.daemon.is_some() {
-        if shell.boot.has_listened() {
-            impatient = shell.serving.withdraw(&shell.context, signals).await;
+    if shell.daemon.is_some() && shell.boot.has_listened() {
+        impatient = shell.serving.withdraw(&shell.context, signals).await;
+        if !impatient {
+            tokio::select! {
+                () = shell.certs.finish() => {}
+                _ = signals.next() => impatient = true,
+            }
         }
+    }
+    break_off(&shell).await;
+    if shell.daemon.is_some() {
         let writes = shell.boot.may_write_state();
         if let Some(secret) = shell.context.secret().filter(|secret| secret.writable && writes && !impatient) {
             tracing::info!("Checking for consistent state");
@@ -67,11 +79,18 @@ pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals, requested
     // Nobody else orders while this replica's tailscaled still could.
     shell.certs.give_back().await;
     let announced = async { while shell.announcements.next_ended().await.is_some() {} };
-    if tokio::time::timeout(ANNOUNCE_GRACE, announced).await.is_err() {
+    if timeout(ANNOUNCE_GRACE, announced).await.is_err() {
         tracing::debug!("an Event was not written in time");
     }
     for unclean in shell.http.stop(HTTP_GRACE).await {
         tracing::debug!("{unclean}");
+    }
+}
+
+/// Ends the orders that are still under way, and takes their claims back.
+async fn break_off(shell: &Shell) {
+    if timeout(CLAIMS_GRACE, shell.certs.stop()).await.is_err() {
+        tracing::debug!("what was claimed for certificates is left to expire");
     }
 }
 

@@ -24,6 +24,9 @@ use super::standing::{Phase, Standing};
 use super::world::{Allowed, Role, World};
 use crate::localapi::mask::Version;
 
+/// For an order that is under way when everything ends.
+const FINISH: Duration = Duration::from_millis(2500);
+
 /// Calls at the same time, where the daemon has a lock for each name (1.102 and newer).
 pub const CONCURRENT: usize = 4;
 
@@ -162,10 +165,15 @@ impl<W: World> Loops<W> {
         Live { task, gate, wake, standing }
     }
 
-    /// Begins nothing any more, and lets what is being asked for come to its end for `patience` at most: an order that is
-    /// broken off is one more order, and perhaps a certificate that nobody gets.
-    pub async fn finish(&self, patience: Duration) {
+    /// Begins nothing any more.
+    pub fn close(&self) {
         self.shared.calls.close();
+    }
+
+    /// Begins nothing any more, and lets what is being asked for come to its end for a moment: an order that is broken
+    /// off is one more order, and perhaps a certificate that nobody gets. Returns at once if nothing is.
+    pub async fn finish(&self) {
+        self.close();
         let asking: Vec<_> = self.inner.lock().await.live.values().map(|live| live.standing.clone()).collect();
         let ends = async {
             for mut standing in asking {
@@ -174,7 +182,7 @@ impl<W: World> Loops<W> {
             }
         };
         // Whoever stops says what was broken off.
-        let _ = timeout(patience, ends).await;
+        let _ = timeout(FINISH, ends).await;
     }
 
     /// Ends all loops, and gives up what they had claimed.

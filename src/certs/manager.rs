@@ -32,11 +32,10 @@ pub enum Names {
     Followed(watch::Receiver<Followed>),
 }
 
-/// Keeps the loops those that there should be, until `stop`.
+/// Keeps the loops those that there should be, until `stop`. They go on: whoever stops decides how long.
 pub async fn manage<W: World>(loops: &Loops<W>, api: &LocalApi, names: Names, stop: &CancellationToken) {
     let work = async { tokio::join!(follow(loops, api, names), watch_storage(loops)) };
     stop.run_until_cancelled(work).await;
-    loops.stop().await;
 }
 
 async fn follow<W: World>(loops: &Loops<W>, api: &LocalApi, names: Names) {

@@ -291,5 +291,7 @@ async fn loops_are_those_of_what_the_daemon_serves() {
     timeout(SOON, count(1)).await.expect("one loop");
     stop.cancel();
     timeout(SOON, tasks.join_next()).await.expect("an end").unwrap().unwrap();
+    assert_eq!(loops.live().await, 1, "whoever stops decides how long they go on");
+    loops.stop().await;
     assert_eq!(loops.live().await, 0);
 }

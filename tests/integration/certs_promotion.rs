@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tailpod::sandbox::Program;
 use tailpod::sandbox::apiserver::access::{Access, Rule, Subject};
+use tailpod::sandbox::{Fault, Program};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{Boot, NAMESPACE, SECRET, SOON, Scene, running};
@@ -115,6 +116,28 @@ async fn a_sticky_holder_orders_from_the_start_and_gives_the_lease_back_in_the_e
     let holder = || scene.api().objects("leases", NAMESPACE)[0]["spec"]["holderIdentity"].clone();
     assert_eq!(holder(), "ingress-1_u");
     boot.stops().await;
+    assert_eq!(holder(), "");
+}
+
+#[tokio::test]
+async fn a_holder_that_is_stopped_lets_its_order_end_and_gives_the_lease_back_then() {
+    let scene = replica(1, &["get", "create", "update"]).await.with("TAILPOD_STICKY_WRITER", "true");
+    let mut boot = scene.tailpod();
+    scene.notify(up()).await;
+    boot.mentioned("tailscaled is restarted to order certificates").await;
+    scene.daemon().fail(&format!("cert/{SHOP}"), Fault::Hold);
+    comes_up(&scene, &boot, 2).await;
+    scene.daemon().await_count(CALL, 1, SOON).await.unwrap_or_else(|error| panic!("{error}\n{}", boot.text()));
+    let holder = || scene.api().objects("leases", NAMESPACE)[0]["spec"]["holderIdentity"].clone();
+    boot.signal(Signal::SIGTERM);
+    sleep(Duration::from_millis(1200)).await;
+    assert_eq!(holder(), "ingress-1_u", "while it orders");
+    scene.daemon().heal();
+    let ended = boot.end().await;
+    assert!(ended.code == Some(0) && ended.mentions("there is a certificate"), "{}", ended.text());
+    let annotations = scene.api().secret(NAMESPACE, SHOP).unwrap()["metadata"]["annotations"].clone();
+    assert!(annotations["tailpod.dev/cert-ledger"].as_str().is_some_and(|orders| orders.contains("issued")));
+    assert!(annotations["tailpod.dev/cert-issuing"].is_null(), "{annotations}");
     assert_eq!(holder(), "");
 }
 

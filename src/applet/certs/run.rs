@@ -47,8 +47,6 @@ use crate::shutdown::{Signals, Tasks};
 const WAIT_ALLOWED: Duration = Duration::from_secs(120);
 /// For whatever is under way when it is stopped.
 const GRACE: Duration = Duration::from_secs(5);
-/// For orders, of that: what is not done by then is broken off.
-const FINISH: Duration = Duration::from_millis(2500);
 
 /// For how long, and which names.
 #[derive(Debug, clap::Args)]
@@ -240,7 +238,6 @@ async fn with<W: World>(
         });
         let names = names(args, common, &api, news, &mut tasks, &stop);
         forever(&loops, &api, names, &stop, signals, hangup).await;
-        loops.finish(FINISH).await;
         Ok(ExitStatus::Done)
     } else {
         let signal = async { Err(anyhow!("stopped by {} before it was done", signals.next().await)) };
@@ -250,6 +247,7 @@ async fn with<W: World>(
             status = once(args, common, &loops, &api, &renewed, out) => status,
         }
     };
+    loops.finish().await;
     stop.cancel();
     let end = async {
         loops.stop().await;

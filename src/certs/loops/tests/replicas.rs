@@ -80,7 +80,7 @@ async fn stopping_lets_an_order_end_that_is_about_to_and_begins_none() {
     sleep(Duration::from_secs(3)).await;
     assert_eq!(fake.state().open, 1, "the other one waits for its turn");
     let began = Instant::now();
-    loops.finish(MINUTE).await;
+    loops.finish().await;
     assert_eq!(began.elapsed(), Duration::from_secs(2), "the order took 5 s");
     loops.stop().await;
     let state = fake.state();

@@ -1,11 +1,17 @@
 //! Services that listen on 443 only are advertised when there is a certificate for them (certs.md 7), and whose the list
 //! of advertised Services is.
 
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tailpod::sandbox::Fault;
 use tailpod::sandbox::apiserver::access::{Access, Rule, Subject};
+use tailpod::settings::Persona;
+use tokio::time::sleep;
 
 use super::{POST, Stage, advertised, http, lists, running_with, services};
-use crate::support::{NAMESPACE, SECRET, SOON, Scene, running};
+use crate::support::{Boot, NAMESPACE, SECRET, SOON, Scene, running};
 
 const SHOP: &str = "shop.test.ts.net";
 const CALL: &str = "GET cert/shop.test.ts.net";
@@ -108,6 +114,36 @@ async fn a_tailscaled_that_keeps_its_certificates_is_asked_for_the_one_that_is_m
     daemon.await_count(CALL, 2, SOON).await.expect("it is asked");
     let ended = boot.stops().await;
     assert!(!ended.mentions("not advertised yet"), "{}", ended.text());
+}
+
+/// A Service on 443 alone, whose certificate tailscaled is being asked for.
+async fn ordering(scene: Scene, persona: Persona) -> (Stage, Boot) {
+    let stage = Stage::new(scene.with("TAILPOD_WITHDRAW_WAIT", "0s"), Some(&mixed().to_string()));
+    let (scene, daemon) = (&stage.scene, stage.scene.daemon());
+    daemon.fail(&format!("cert/{SHOP}"), Fault::Hold);
+    daemon.set_dns(json!([SHOP]), Value::Null);
+    let boot = match persona {
+        Persona::Containerboot => scene.boot(),
+        Persona::Tailpod => scene.tailpod(),
+    };
+    scene.notify(running_with(&[SHOP])).await;
+    boot.ready().await;
+    daemon.await_count(CALL, 1, SOON).await.unwrap_or_else(|error| panic!("{error}\n{}", boot.text()));
+    (stage, boot)
+}
+
+#[tokio::test]
+async fn an_order_that_is_about_to_end_may_before_tailscaled_is_stopped() {
+    for persona in [Persona::Containerboot, Persona::Tailpod] {
+        let (stage, mut boot) = ordering(Scene::new().await, persona).await;
+        boot.signal(Signal::SIGTERM);
+        sleep(Duration::from_millis(800)).await;
+        assert_eq!(stage.scene.daemon().signals(), [""; 0], "while it orders\n{}", boot.text());
+        stage.scene.daemon().heal();
+        let ended = boot.end_within(Duration::from_secs(2)).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.text());
+        assert!(ended.mentions("there is a certificate"), "{}", ended.text());
+    }
 }
 
 #[tokio::test]
