@@ -145,6 +145,7 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
     match command {
         Command::Watch(args) => return watch::run(args, common, &vars, &mut signals, out).await,
         Command::Run(args) => return run::run(args, common, cluster, &vars, &mut signals, out).await,
+        Command::Issue(args) => return issue::run(args, common, cluster, &vars, &mut signals, out).await,
         _ => {}
     }
     let work = async {
@@ -154,19 +155,23 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
             Command::Budget(args) => budget::run(args, common, cluster, &vars, out).await,
             Command::Verify(args) => verify::run(args, common, cluster, &vars, out).await,
             Command::Check(args) => Box::pin(check::run(args, common, cluster, &vars, out)).await,
-            Command::Issue(args) => issue::run(args, common, cluster, &vars, out).await,
             // They stop in order, see above.
-            Command::Run(_) | Command::Watch(_) => std::future::pending().await,
+            Command::Issue(_) | Command::Run(_) | Command::Watch(_) => std::future::pending().await,
         }
     };
     let mut work = pin!(work);
     tokio::select! {
         biased;
         result = work.as_mut() => result,
-        signal = signals.next() => match signal {
-            Signal::Interrupt => Ok(ExitStatus::Interrupted),
-            Signal::Terminate => Err(anyhow!("stopped by {signal} before it was done")),
-        }
+        signal = signals.next() => interrupted(signal),
+    }
+}
+
+/// What a signal makes of work that was not done.
+fn interrupted(signal: Signal) -> anyhow::Result<ExitStatus> {
+    match signal {
+        Signal::Interrupt => Ok(ExitStatus::Interrupted),
+        Signal::Terminate => Err(anyhow!("stopped by {signal} before it was done")),
     }
 }
 

@@ -4,7 +4,9 @@
 //! registered domain and 5 per exact set of names in 7 days, 300 orders per account in 3 hours, 5 failed validations
 //! per name in an hour. A renewal does not count against the registered domain. We cannot see what others used up, so
 //! the ledger is a lower bound of what is spent; it refuses what would surely be refused, and keeps the one mistake that
-//! takes a week to heal from happening.
+//! takes a week to heal from happening. Nor can we see what becomes of an order that is broken off: tailscaled gives it up
+//! with the request, and the key of a certificate that the authority has issued by then is gone (`feature/acme`,
+//! `issueACMECert`). It counts as an order, and as no certificate.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -53,6 +55,8 @@ pub enum Kind {
     Renewed,
     /// The authority did not issue.
     Failed,
+    /// It was broken off: perhaps there is a certificate that nobody has.
+    BrokenOff,
 }
 
 /// One order.
@@ -65,6 +69,9 @@ pub struct Entry {
     pub at: Timestamp,
     /// How.
     pub kind: Kind,
+    /// The serial number of what came of it, where that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
 }
 
 /// What was ordered lately, oldest first.
@@ -125,14 +132,25 @@ impl Limit {
 }
 
 impl Ledger {
-    /// Adds an order that ended, and forgets what no limit remembers.
+    /// Adds an order that ended, and forgets what no limit remembers. A certificate that is there already came of the
+    /// same order.
     pub fn add(&mut self, entry: Entry) {
+        if entry.serial.is_some()
+            && self.0.iter().any(|known| (&known.name, &known.serial) == (&entry.name, &entry.serial))
+        {
+            return;
+        }
         let now = entry.at;
         let at = self.0.partition_point(|known| known.at <= entry.at);
         self.0.insert(at, entry);
         self.0.retain(|known| now.duration_since(known.at) < MEMORY);
         let excess = self.0.len().saturating_sub(MOST);
         self.0.drain(..excess);
+    }
+
+    /// Whether the certificate of `name` with this serial number is noted.
+    pub fn has(&self, name: &Name, serial: &str) -> bool {
+        self.0.iter().any(|entry| entry.name == name.as_str() && entry.serial.as_deref() == Some(serial))
     }
 
     /// Takes over what somebody else has written down too.
@@ -207,7 +225,7 @@ impl Ledger {
     }
 
     fn of_name(&self, name: &str, now: Timestamp) -> Left {
-        let counts = |entry: &&Entry| entry.kind != Kind::Failed && entry.name == name;
+        let counts = |entry: &&Entry| matches!(entry.kind, Kind::Issued | Kind::Renewed) && entry.name == name;
         PER_NAME.left(Some(name), self.0.iter().filter(counts).map(|entry| entry.at), now)
     }
 
@@ -230,7 +248,7 @@ mod tests {
     }
 
     fn entry(name: &str, at: Timestamp, kind: Kind) -> Entry {
-        Entry { name: name.to_owned(), at, kind }
+        Entry { name: name.to_owned(), at, kind, serial: None }
     }
 
     const START: &str = "2026-01-01T00:00:00Z";
@@ -294,6 +312,26 @@ mod tests {
             ]
         );
         assert_eq!(left[2].next_at, Some(at("2026-01-02T10:00:00Z")));
+    }
+
+    #[test]
+    fn a_certificate_is_counted_once_and_what_was_broken_off_as_an_order_only() {
+        let mut ledger = Ledger::default();
+        let shop = name("shop.tail1.ts.net");
+        let of = |serial: &str, at: Timestamp| Entry {
+            serial: Some(serial.to_owned()),
+            ..entry("shop.tail1.ts.net", at, Kind::Renewed)
+        };
+        ledger.add(of("1", at(START)));
+        ledger.add(of("1", at("2026-01-01T01:00:00Z")));
+        assert!(ledger.has(&shop, "1") && !ledger.has(&shop, "2") && !ledger.has(&name("b.tail1.ts.net"), "1"));
+        ledger.add(of("2", at("2026-01-01T01:00:00Z")));
+        ledger.add(entry("shop.tail1.ts.net", at("2026-01-01T01:00:00Z"), Kind::BrokenOff));
+        let now = at("2026-01-01T01:00:00Z");
+        assert_eq!((ledger.of_name("shop.tail1.ts.net", now).left, ledger.of_account(now).left), (3, 298));
+        assert_eq!(ledger.of_validations("shop.tail1.ts.net", now).left, 5);
+        let text = serde_json::to_string(&ledger).unwrap();
+        assert!(text.contains(r#""kind":"broken-off"}"#) && text.contains(r#""serial":"2""#), "{text}");
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl ClusterWorld {
     }
 }
 
+/// The orders that are noted on a name's Secret.
+fn noted(secret: &StateSecret) -> Option<Ledger> {
+    serde_json::from_str(secret.annotations.get(LEDGER)?).ok()
+}
+
 /// Who claims a name, and until when that counts.
 fn claim_of(secret: &StateSecret) -> Option<Taken> {
     claim_in(secret, ISSUING, CLAIM)
@@ -138,13 +143,16 @@ impl World for ClusterWorld {
         if may { Ok(()) } else { Err(Blocked(format!("the Role does not allow to patch Secret `{name}`"))) }
     }
 
-    async fn load(&self, name: &Name) -> Record {
+    async fn load(&self, name: &Name) -> (Record, Ledger) {
         match self.secret(name).await {
-            Ok(Some(secret)) => Record::of(|annotation| secret.annotations.get(annotation).map(String::as_str)),
-            Ok(None) => Record::default(),
+            Ok(Some(secret)) => {
+                let record = Record::of(|annotation| secret.annotations.get(annotation).map(String::as_str));
+                (record, noted(&secret).unwrap_or_default())
+            }
+            Ok(None) => Default::default(),
             Err(error) => {
                 tracing::warn!(domain = %name, error = chain(&error), "what was known of the certificate cannot be read");
-                Record::default()
+                Default::default()
             }
         }
     }
@@ -161,11 +169,7 @@ impl World for ClusterWorld {
     async fn load_ledger(&self) -> Ledger {
         let mut ledger = Ledger::default();
         match self.cluster.secrets_with(&selector(self.group.as_deref())).await {
-            Ok(secrets) => {
-                let noted =
-                    secrets.iter().filter_map(|secret| serde_json::from_str(secret.annotations.get(LEDGER)?).ok());
-                noted.for_each(|noted| ledger.merge(noted));
-            }
+            Ok(secrets) => secrets.iter().filter_map(noted).for_each(|noted| ledger.merge(noted)),
             Err(error) => tracing::warn!(error = chain(&error), "earlier orders are not known"),
         }
         ledger
@@ -176,8 +180,8 @@ impl World for ClusterWorld {
         self.annotate(name, &BTreeMap::from([(LEDGER, Some(text))])).await;
     }
 
-    async fn claim(&self, name: &Name) -> Result<(), Taken> {
-        let Some(claimant) = &self.claimant else { return Ok(()) };
+    async fn claim(&self, name: &Name) -> Result<Option<Timestamp>, Taken> {
+        let Some(claimant) = &self.claimant else { return Ok(None) };
         let now = self.now();
         let late = |holder: String| Taken { holder, until: later(now, LATE) };
         let secret = match self.secret(name).await {
@@ -185,10 +189,14 @@ impl World for ClusterWorld {
             Ok(None) => return Err(late("nobody, for its Secret went away,".to_owned())),
             Err(error) => return Err(late(format!("perhaps somebody ({})", chain(&error)))),
         };
-        if let Some(taken) = claim_of(&secret).filter(|taken| now < taken.until)
+        let mut broken_off = None;
+        if let Some(taken) = claim_of(&secret)
             && !self.finished.has(name, secret.annotations.get(ISSUING))
         {
-            return Err(taken);
+            if now < taken.until {
+                return Err(taken);
+            }
+            broken_off = taken.until.checked_sub(CLAIM).ok();
         }
         let text = format!("{claimant}@{now:.0}");
         let claiming = self.finished.begin(name, text.clone());
@@ -197,7 +205,7 @@ impl World for ClusterWorld {
         let written = self.cluster.annotate_secret(name.as_str(), &claim, version).await;
         written.map_err(|error| late(format!("perhaps somebody ({})", chain(&error))))?;
         claiming.stands();
-        Ok(())
+        Ok(broken_off)
     }
 
     async fn give_up(&self, name: &Name) {

@@ -7,13 +7,14 @@
 mod outcome;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::book::Book;
 use super::budget::{Kind, Ledger};
 use super::chain::{Certificate, Period};
 use super::failure::Failure;
@@ -47,6 +48,13 @@ pub(super) struct Shared<W> {
     pub(super) ledger: Mutex<Ledger>,
     /// Who wants to hear of what was ordered.
     pub(super) orders: OnceLock<mpsc::UnboundedSender<Ordered>>,
+}
+
+impl<W> Shared<W> {
+    /// What is noted of `name`.
+    pub(super) fn book<'a>(&'a self, name: &'a Name) -> Book<'a, W> {
+        Book { world: &self.world, ledger: &self.ledger, name }
+    }
 }
 
 /// One name's part in it.
@@ -117,8 +125,7 @@ impl<W: World> Keeper<W> {
                 biased;
                 () = until_lost(&mut role) => {
                     if self.standing.borrow().phase == Phase::Asking {
-                        // The order was aborted: whoever is responsible next need not wait until the claim ends.
-                        Box::pin(self.shared.world.give_up(&self.name)).await;
+                        Box::pin(self.shared.book(&self.name).break_off()).await;
                         self.say(Phase::Starting);
                     }
                 }
@@ -150,11 +157,14 @@ impl<W: World> Keeper<W> {
         };
         // From here on there may be a claim to give up.
         self.say(Phase::Asking);
-        if let Err(taken) = shared.world.claim(&self.name).await {
-            tracing::info!(domain = %self.name, %taken, "no certificate is asked for yet");
-            self.due = taken.until;
-            self.say(Phase::Taken(taken.until));
-            return;
+        match shared.world.claim(&self.name).await {
+            Ok(None) => {}
+            Ok(Some(at)) => shared.book(&self.name).enter(Kind::BrokenOff, at, None).await,
+            Err(taken) => {
+                tracing::info!(domain = %self.name, %taken, "no certificate is asked for yet");
+                self.due = taken.until;
+                return self.say(Phase::Taken(taken.until));
+            }
         }
         self.attempt().await;
     }
@@ -182,7 +192,8 @@ impl<W: World> Keeper<W> {
 
     /// What is known of the name, whoever has noted it.
     async fn recall(&mut self) -> Record {
-        let record = self.shared.world.load(&self.name).await;
+        let (record, orders) = self.shared.world.load(&self.name).await;
+        self.shared.book(&self.name).ledger(|ledger| ledger.merge(orders));
         if record.failures != self.schedule.failures() {
             self.schedule = Schedule::resumed(self.shared.growth, record.failures);
         }
@@ -294,7 +305,7 @@ impl<W: World> Keeper<W> {
     fn is_affordable(&mut self) -> bool {
         let now = self.shared.world.now();
         let kind = if self.had_one { Kind::Renewed } else { Kind::Issued };
-        let checked = self.ledger(|ledger| ledger.check(&self.name, kind, now));
+        let checked = self.shared.book(&self.name).ledger(|ledger| ledger.check(&self.name, kind, now));
         let Err(exhausted) = checked else { return true };
         tracing::warn!(domain = %self.name, %exhausted, "no certificate is asked for yet");
         self.due = exhausted.until;
@@ -325,10 +336,6 @@ impl<W: World> Keeper<W> {
             standing.phase = phase;
             differs
         });
-    }
-
-    fn ledger<T>(&self, act: impl FnOnce(&mut Ledger) -> T) -> T {
-        act(&mut self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

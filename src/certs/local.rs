@@ -110,8 +110,9 @@ impl World for LocalWorld {
         Ok(())
     }
 
-    async fn load(&self, name: &Name) -> Record {
-        self.remembered(|memory| memory.names.get(name.as_str()).cloned().unwrap_or_default())
+    async fn load(&self, name: &Name) -> (Record, Ledger) {
+        let record = |memory: &Memory| memory.names.get(name.as_str()).cloned().unwrap_or_default();
+        self.remembered(|memory| (record(memory), memory.ledger.of(name)))
     }
 
     async fn save(&self, name: &Name, record: &Record) {
@@ -141,11 +142,11 @@ mod tests {
         let name = Name::parse("a.tail1.ts.net").unwrap();
         let record = Record::succeeded("2026-01-02T00:00:00Z".parse().unwrap());
         let world = || LocalWorld::new(LocalApi::new(Path::new("/nowhere")), Some(file.clone()));
-        assert_eq!(world().load(&name).await, Record::default());
+        assert_eq!(world().load(&name).await.0, Record::default());
         world().save(&name, &record).await;
-        assert_eq!(world().load(&name).await, record);
+        assert_eq!(world().load(&name).await.0, record);
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&file, "{").unwrap();
-        assert_eq!(world().load(&name).await, Record::default(), "a torn file is not the end");
+        assert_eq!(world().load(&name).await.0, Record::default(), "a torn file is not the end");
     }
 }

@@ -145,7 +145,7 @@ impl<W: World> Loops<W> {
         for (name, gone) in before {
             gone.task.abort();
             inner.gates.insert(name.clone(), Arc::downgrade(&gone.gate));
-            self.give_up(&name, &gone).await;
+            self.break_off(&name, &gone).await;
         }
         inner.gates.retain(|_, gate| gate.strong_count() > 0);
     }
@@ -191,15 +191,15 @@ impl<W: World> Loops<W> {
         let mut inner = self.inner.lock().await;
         while inner.tasks.join_next().await.is_some() {}
         for (name, live) in std::mem::take(&mut inner.live) {
-            self.give_up(&name, &live).await;
+            self.break_off(&name, &live).await;
         }
     }
 
-    /// Gives up the claim of a loop that was ended in the middle of an order.
-    async fn give_up(&self, name: &Name, ended: &Live) {
+    /// Notes what a loop was ended in the middle of.
+    async fn break_off(&self, name: &Name, ended: &Live) {
         if ended.standing.borrow().phase == Phase::Asking {
             let _ended = ended.gate.lock().await;
-            self.shared.world.give_up(name).await;
+            self.shared.book(name).break_off().await;
         }
     }
 

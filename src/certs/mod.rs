@@ -6,6 +6,7 @@
 
 pub mod allowed;
 pub mod awaited;
+pub mod book;
 pub mod budget;
 pub mod chain;
 pub mod cluster;

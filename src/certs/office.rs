@@ -251,7 +251,7 @@ impl<W: World> World for Fenced<W> {
         self.world.check_storage(name).await
     }
 
-    async fn load(&self, name: &Name) -> Record {
+    async fn load(&self, name: &Name) -> (Record, Ledger) {
         self.world.load(name).await
     }
 
@@ -268,7 +268,7 @@ impl<W: World> World for Fenced<W> {
         self.within(name, self.world.save_ledger(name, ledger)).await;
     }
 
-    async fn claim(&self, name: &Name) -> Result<(), Taken> {
+    async fn claim(&self, name: &Name) -> Result<Option<Timestamp>, Taken> {
         let Some(seat) = &self.seat else { return self.world.claim(name).await };
         let over = || Taken { holder: "another replica".to_owned(), until: later(self.world.now(), OVER) };
         let tenure = seat.tenure().ok_or_else(over)?;
@@ -276,10 +276,10 @@ impl<W: World> World for Fenced<W> {
         // Before it is written: a claim that is abandoned under way is given up, too.
         self.claims().insert(name.clone(), (tenure.clone(), work));
         let claimed = match timeout_at(tenure.until(), self.world.claim(name)).await {
-            Ok(Ok(())) if tenure.is_held() => return Ok(()),
+            Ok(Ok(broken_off)) if tenure.is_held() => return Ok(broken_off),
             Ok(Err(taken)) => taken,
             // Whoever slept in between has claimed it for nothing.
-            Ok(Ok(())) | Err(_) => over(),
+            Ok(Ok(_)) | Err(_) => over(),
         };
         self.claims().remove(name);
         Err(claimed)

@@ -80,8 +80,8 @@ pub trait World: Send + Sync + 'static {
     /// Whether a certificate for `name` could be stored.
     fn check_storage(&self, name: &Name) -> impl Future<Output = Result<(), Blocked>> + Send;
 
-    /// What an earlier process knew of `name`.
-    fn load(&self, name: &Name) -> impl Future<Output = Record> + Send;
+    /// What an earlier process or another replica knew of `name`, and the orders for it.
+    fn load(&self, name: &Name) -> impl Future<Output = (Record, Ledger)> + Send;
 
     /// Keeps it for a later one; what cannot be kept is logged and forgotten.
     fn save(&self, name: &Name, record: &Record) -> impl Future<Output = ()> + Send;
@@ -92,9 +92,10 @@ pub trait World: Send + Sync + 'static {
     /// Keeps them, after one for `name`.
     fn save_ledger(&self, name: &Name, ledger: &Ledger) -> impl Future<Output = ()> + Send;
 
-    /// Claims the next order for `name`, where several may want it; [`save`](Self::save) gives it up.
-    fn claim(&self, _name: &Name) -> impl Future<Output = Result<(), Taken>> + Send {
-        async { Ok(()) }
+    /// Claims the next order for `name`, where several may want it; [`save`](Self::save) gives it up. Says when the order
+    /// of an earlier claim began that nobody has given up.
+    fn claim(&self, _name: &Name) -> impl Future<Output = Result<Option<Timestamp>, Taken>> + Send {
+        async { Ok(None) }
     }
 
     /// Gives up a claim whose order was abandoned.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tailpod::certs::allowed::{Told, keep_told};
+use tailpod::certs::budget::Kind;
 use tailpod::certs::cluster::{ClusterWorld, Finished};
 use tailpod::certs::keep::Start;
 use tailpod::certs::loops::{CONCURRENT, Loops, Options};
@@ -193,6 +194,11 @@ async fn a_name_is_claimed_before_it_is_ordered_and_free_afterwards() {
     let asking = loops(&scene, Some("ingress-0_u")).await;
     assert!(settled(&asking).await.certificate.is_some());
     assert_eq!(annotation(&scene, CLAIM), None);
+    let ledger = world(&scene, None).await.load_ledger().await;
+    let kinds: Vec<_> = ledger.entries().iter().map(|entry| entry.kind).collect();
+    assert_eq!(kinds, [Kind::BrokenOff, Kind::BrokenOff, Kind::Issued], "that of the one that was killed, and ours");
+    let ago = Timestamp::now().duration_since(ledger.entries()[0].at);
+    assert_eq!(ago.as_mins(), 36, "when that one began");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use super::around::Around;
 use super::document::Format;
 use super::list::Unreadable;
 use super::{Common, name};
-use crate::certs::budget::{Entry, Left};
+use crate::certs::budget::{Entry, Kind, Left};
 use crate::certs::names::Name;
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
@@ -20,7 +20,8 @@ use crate::settings::Vars;
 #[command(
     long_about = "Show what is left of Let's Encrypt's published limits, and when there is more.\n\n\
         Counted are the orders that were made through tailpod here; what others ordered for the same tailnet nobody but \
-        the authority knows, so it may be less. A renewal does not count against the registered domain.",
+        the authority knows, so it may be less. A renewal does not count against the registered domain. An order that was \
+        broken off counts as one, and as no certificate, although the authority may have issued it.",
     after_long_help = "\
 Examples:
   tailpod certs budget                              For every name that is served or was ordered lately
@@ -64,6 +65,12 @@ pub(super) async fn run(
         out.data(table(&limits).render())?;
         if ledger.entries().is_empty() {
             out.note("no order is noted: what was ordered otherwise counts at the authority all the same");
+        }
+        let broken_off = ledger.entries().iter().filter(|order| order.kind == Kind::BrokenOff).count();
+        if broken_off > 0 {
+            out.note(format!(
+                "orders that were broken off, so that there may be a certificate that nobody has: {broken_off}"
+            ));
         }
     }
     let used_up = limits.iter().any(|limit| limit.left == 0);

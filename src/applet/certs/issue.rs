@@ -1,16 +1,18 @@
 //! `tailpod certs issue`: one certificate, now, with every check that the manager makes.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::ValueHint;
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
@@ -18,12 +20,12 @@ use super::around::Around;
 use super::document::Format;
 use super::place::{Place, Storage};
 use crate::applet::healthcheck::limit;
-use crate::certs::budget::{Entry, Kind};
+use crate::certs::book::Book;
+use crate::certs::budget::Kind;
 use crate::certs::chain::{Certificate, split_pair};
 use crate::certs::failure::{Class, Failure};
 use crate::certs::names::{Name, nearest};
-use crate::certs::record::Record;
-use crate::certs::schedule::{Growth, Schedule, check_min_validity, later};
+use crate::certs::schedule::{Growth, Schedule, check_min_validity};
 use crate::certs::world::{Role, World};
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
@@ -36,11 +38,12 @@ use crate::localapi::types::TLS_CERT_PENDING;
 use crate::localapi::{BusEvent, Error, LocalApi};
 use crate::secret::Secret;
 use crate::settings::Vars;
+use crate::shutdown::Signals;
 
 /// tailscaled may work on an order for so long.
 const ORDER: Duration = Duration::from_secs(30 * 60);
-/// Authorities date back by an hour.
-const NEW: Duration = Duration::from_secs(2 * 3600);
+/// For what has to be noted of an order that was broken off.
+const NOTE: Duration = Duration::from_secs(3);
 /// Between looks at what the tailnet allows.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -108,12 +111,19 @@ pub(super) async fn run(
     common: &Common,
     cluster: &ClusterArgs,
     vars: &dyn Vars,
+    signals: &mut Signals,
     out: &Output,
 ) -> anyhow::Result<ExitStatus> {
-    let around = Around::look(common, cluster, vars).await?;
+    let look = async {
+        Ok::<_, anyhow::Error>((Around::look(common, cluster, vars).await?, Place::find(common, cluster, vars).await?))
+    };
+    let (around, place) = tokio::select! {
+        biased;
+        found = look => found?,
+        signal = signals.next() => return super::interrupted(signal),
+    };
     let kept = around.seen.found.kept.get(&args.domain);
     let old = kept.and_then(|kept| kept.certificate.as_ref()?.as_ref().ok()).cloned();
-    let place = Place::find(common, cluster, vars).await?;
     if place.role == Role::Reader {
         return Err(anyhow!(
             "this replica is not the writer: by POD_NAME and TAILPOD_CERT_WRITER it only reads \
@@ -121,9 +131,35 @@ pub(super) async fn run(
         ));
     }
     match &place.storage {
-        Storage::Shared(world) => with(args, common, &place.api, world, old, out).await,
-        Storage::Own(world) => with(args, common, &place.api, world, old, out).await,
+        Storage::Shared(world) => until_stopped(args, common, &place.api, world, old, signals, out).await,
+        Storage::Own(world) => until_stopped(args, common, &place.api, world, old, signals, out).await,
     }
+}
+
+/// A signal breaks the order off, which is noted.
+async fn until_stopped<W: World>(
+    args: &Args,
+    common: &Common,
+    api: &LocalApi,
+    world: &W,
+    old: Option<Certificate>,
+    signals: &mut Signals,
+    out: &Output,
+) -> anyhow::Result<ExitStatus> {
+    let is_ordering = Cell::new(false);
+    let signal = tokio::select! {
+        biased;
+        done = with(args, common, api, world, old, &is_ordering, out) => return done,
+        signal = signals.next() => signal,
+    };
+    let note = async {
+        let ledger = Mutex::new(world.load_ledger().await);
+        Book { world, ledger: &ledger, name: &args.domain }.break_off().await;
+    };
+    if is_ordering.get() && timeout(NOTE, note).await.is_err() {
+        out.warning("what was claimed for the order is left to expire");
+    }
+    super::interrupted(signal)
 }
 
 async fn with<W: World>(
@@ -132,6 +168,7 @@ async fn with<W: World>(
     api: &LocalApi,
     world: &W,
     old: Option<Certificate>,
+    is_ordering: &Cell<bool>,
     out: &Output,
 ) -> anyhow::Result<ExitStatus> {
     let name = &args.domain;
@@ -142,7 +179,7 @@ async fn with<W: World>(
     wait_until_allowed(args, api, Instant::now() + limit, out).await?;
     world.check_storage(name).await.context("the certificate could not be stored, so it is not ordered")?;
     let now = world.now();
-    let record = world.load(name).await;
+    let (record, _) = world.load(name).await;
     if let Some(until) = record.next_attempt.filter(|until| record.failures > 0 && now < *until && !args.force) {
         let error = anyhow!(
             "{} attempts have failed, and the next one is due at {until:.0}: {}",
@@ -151,16 +188,20 @@ async fn with<W: World>(
         );
         return Err(error.hint("`--force` asks all the same"));
     }
-    let mut ledger = world.load_ledger().await;
+    let ledger = Mutex::new(world.load_ledger().await);
+    let book = Book { world, ledger: &ledger, name };
     let kind = if old.is_some() { Kind::Renewed } else { Kind::Issued };
     if !args.force {
-        let checked = ledger.check(name, kind, now);
+        let checked = book.ledger(|ledger| ledger.check(name, kind, now));
         checked.map_err(|exhausted| anyhow!(exhausted).hint("`--force` asks all the same"))?;
     }
     if args.dry_run {
         return say(args, common, "checked", old.as_ref(), None, out);
     }
-    world.claim(name).await.context("another replica is at it")?;
+    if let Some(at) = world.claim(name).await.context("another replica is at it")? {
+        book.enter(Kind::BrokenOff, at, None).await;
+    }
+    is_ordering.set(true);
     out.note(format!("asking tailscaled for {name}; an order takes up to some minutes"));
     let answer = Box::pin(told_meanwhile(name, api, out, ask(args, api, min_validity, limit))).await;
     let mut schedule = Schedule::resumed(Growth::Steps, record.failures);
@@ -171,24 +212,15 @@ async fn with<W: World>(
             return Err(error);
         }
         Err(Unissued::There(error)) => {
-            let now = world.now();
-            let failure = Failure::of(&error, now);
             // What it cost is known to the manager, and to who asks next.
-            if failure.class == Class::Authority {
-                ledger.add(Entry { name: name.to_string(), at: now, kind: Kind::Failed });
-                world.save_ledger(name, &ledger).await;
-            }
-            let due = later(now, schedule.failed(&failure, world.chance()).pause());
-            world.save(name, &Record::failed(schedule.failures(), due, failure.class, &failure.text)).await;
+            let failure = Failure::of(&error, world.now());
+            book.failed(&mut schedule, &failure, world.now()).await;
             return Err(explained(error, &failure));
         }
     };
-    let (_, next) = schedule.succeeded(new.period, world.now(), world.chance());
-    world.save(name, &Record::succeeded(later(world.now(), next.pause()))).await;
     let now = world.now();
-    let is_new = old.as_ref().is_none_or(|old| old.serial != new.serial);
-    // What was there before tailscaled was asked is older than an authority dates back.
-    let is_new = is_new && (old.is_some() || later(new.period.not_before, NEW) > now);
+    let is_new = book.is_ordered(old.as_ref().map(|old| old.serial.as_str()), &new, now);
+    book.succeeded(&mut schedule, &new, is_new.then_some(kind), now).await;
     let outcome = match (&old, is_new) {
         (None, true) => "issued",
         (None, false) => "unchanged",
@@ -196,10 +228,6 @@ async fn with<W: World>(
         (Some(_), false) if now > new.period.renew_at() => "renewing",
         (Some(_), false) => "unchanged",
     };
-    if is_new {
-        ledger.add(Entry { name: name.to_string(), at: now, kind });
-        world.save_ledger(name, &ledger).await;
-    }
     say(args, common, outcome, old.as_ref(), Some(&new), out)
 }
 

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::super::budget::{Entry, Kind};
+use super::super::budget::Kind;
 use super::super::chain::Certificate;
 use super::super::failure::{Class, Failure};
-use super::super::record::Record;
 use super::super::schedule::{Freshness, Next, later};
 use super::super::standing::{AttemptResult, Phase};
 use super::super::world::{News, World};
@@ -16,27 +15,24 @@ use super::Keeper;
 
 /// Between Events about failures of one class.
 const TOLD_AGAIN: Duration = Duration::from_secs(3600);
-/// A first certificate that begins within this was ordered by us; authorities date back by an hour.
-const NEW: Duration = Duration::from_secs(2 * 3600);
 
 impl<W: World> Keeper<W> {
     pub(super) async fn succeeded(&mut self, certificate: Certificate, now: Timestamp) {
         let shared = Arc::clone(&self.shared);
+        let book = shared.book(&self.name);
         let before = self.known.replace((certificate.serial.clone(), certificate.period));
-        let is_new = before.as_ref().is_none_or(|(serial, _)| *serial != certificate.serial);
-        let begins = certificate.period.not_before;
-        let ordered = is_new && (before.is_some() || later(begins, NEW) > now);
-        if ordered {
-            let kind = if self.had_one { Kind::Renewed } else { Kind::Issued };
-            self.enter(kind, now).await;
-        }
-        if is_new {
+        let before = before.as_ref().map(|(serial, _)| serial.as_str());
+        let kind = if self.had_one { Kind::Renewed } else { Kind::Issued };
+        let ordered = book.is_ordered(before, &certificate, now).then_some(kind);
+        if before != Some(certificate.serial.as_str()) {
             tracing::info!(
                 domain = %self.name, serial = certificate.serial, issuer = certificate.issuer,
                 not_after = %certificate.period.not_after, renewed = before.is_some(), "there is a certificate"
             );
         }
-        if ordered {
+        let (freshness, record) = book.succeeded(&mut self.schedule, &certificate, ordered, now).await;
+        self.due = record.next_attempt.unwrap_or(now);
+        if ordered.is_some() {
             let reason = if self.had_one { "CertRenewed" } else { "CertIssued" };
             let message = format!(
                 "certificate {} of {}, until {}",
@@ -49,15 +45,11 @@ impl<W: World> Keeper<W> {
             }
         }
         self.had_one = true;
-        let (freshness, next) = self.schedule.succeeded(certificate.period, now, shared.world.chance());
-        self.due = later(now, next.pause());
-        let record = Record::succeeded(self.due);
-        shared.world.save(&self.name, &record).await;
         let phase = match freshness {
             Freshness::Fresh => Phase::Waiting(self.due),
             Freshness::Pending => Phase::RenewalPending(self.due),
         };
-        let result = if ordered { AttemptResult::OK } else { AttemptResult::UNCHANGED };
+        let result = if ordered.is_some() { AttemptResult::OK } else { AttemptResult::UNCHANGED };
         self.standing.send_modify(|standing| {
             standing.results.add(result);
             (standing.phase, standing.certificate, standing.record) = (phase, Some(certificate), record);
@@ -66,10 +58,7 @@ impl<W: World> Keeper<W> {
 
     pub(super) async fn failed(&mut self, failure: &Failure, now: Timestamp) {
         let shared = Arc::clone(&self.shared);
-        if failure.class == Class::Authority {
-            self.enter(Kind::Failed, now).await;
-        }
-        let next = self.schedule.failed(failure, shared.world.chance());
+        let (next, record) = shared.book(&self.name).failed(&mut self.schedule, failure, now).await;
         self.check_storage |= matches!(next, Next::WaitForStorage(_));
         let wait = next.pause();
         self.due = later(now, wait);
@@ -77,8 +66,6 @@ impl<W: World> Keeper<W> {
             domain = %self.name, failures = self.schedule.failures(), class = failure.class.as_str(),
             error = failure.text, delay = crate::goduration::format_seconds(wait), "no certificate"
         );
-        let record = Record::failed(self.schedule.failures(), self.due, failure.class, &failure.text);
-        shared.world.save(&self.name, &record).await;
         let phase = if next == Next::WaitForName { Phase::NotAllowed } else { Phase::Waiting(self.due) };
         self.standing.send_modify(|standing| {
             standing.results.add(failure.class.into());
@@ -101,14 +88,5 @@ impl<W: World> Keeper<W> {
         self.told.insert(class, now);
         let message = format!("{class}: {}", failure.text);
         self.shared.world.tell(&self.name, News { is_bad: true, reason: "CertFailed", message }).await;
-    }
-
-    async fn enter(&self, kind: Kind, at: Timestamp) {
-        let entry = Entry { name: self.name.to_string(), at, kind };
-        let ledger = self.ledger(|ledger| {
-            ledger.add(entry);
-            ledger.clone()
-        });
-        self.shared.world.save_ledger(&self.name, &ledger).await;
     }
 }

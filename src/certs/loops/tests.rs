@@ -63,6 +63,8 @@ struct State {
     ledger: Ledger,
     told: Vec<News>,
     taken: Option<Taken>,
+    /// When an order began that another replica was killed in.
+    broken_off: Option<Timestamp>,
     given_up: Vec<String>,
     /// What chance says next; afterwards one half.
     chances: VecDeque<f64>,
@@ -185,8 +187,9 @@ impl World for Fake {
         if blocked { Err(Blocked(format!("there is no Secret `{name}`"))) } else { Ok(()) }
     }
 
-    async fn load(&self, name: &Name) -> Record {
-        self.state().records.get(name.as_str()).cloned().unwrap_or_default()
+    async fn load(&self, name: &Name) -> (Record, Ledger) {
+        let state = self.state();
+        (state.records.get(name.as_str()).cloned().unwrap_or_default(), state.ledger.of(name))
     }
 
     async fn save(&self, name: &Name, record: &Record) {
@@ -201,9 +204,10 @@ impl World for Fake {
         self.state().ledger = ledger.clone();
     }
 
-    async fn claim(&self, _: &Name) -> Result<(), Taken> {
+    async fn claim(&self, _: &Name) -> Result<Option<Timestamp>, Taken> {
         let now = self.now();
-        self.state().taken.clone().filter(|taken| now < taken.until).map_or(Ok(()), Err)
+        let taken = self.state().taken.clone().filter(|taken| now < taken.until);
+        taken.map_or_else(|| Ok(self.state().broken_off.take()), Err)
     }
 
     async fn give_up(&self, name: &Name) {

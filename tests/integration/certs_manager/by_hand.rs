@@ -73,12 +73,19 @@ async fn run_once_asks_for_what_is_served_and_says_how_it_stands() {
     let alone = Alone::new(&[SHOP]).await;
     alone.run(&["run"]).await.ends(0, "shop.tail1.ts.net  ok");
     assert_eq!(alone.asked(), 1);
+    // What is there already is no order: it counts once, however often somebody looks.
+    let limits = || async { alone.run(&["budget", "--json"]).await.text };
+    let before = limits().await;
+    alone.run(&["run"]).await.ends(0, "shop.tail1.ts.net  ok");
+    alone.run(&["issue", SHOP]).await.ends(0, "unchanged");
+    assert_eq!(limits().await.matches("\"serial\"").count(), 1, "{before}");
+    assert_eq!(alone.scene.daemon().certificates_issued(), 1);
     // A name that failed waits in the next run too; one that did not is looked at again.
     alone.scene.daemon().fail(&format!("cert/{SHOP}"), Fault::Status(500, CAA.to_owned()));
     alone.run(&["run", "--once"]).await.ends(1, "caa");
     alone.scene.daemon().heal();
     alone.run(&["run", "--once"]).await.ends(1, "asked again at");
-    assert_eq!(alone.asked(), 2);
+    assert_eq!(alone.asked(), 4);
     let limits = alone.run(&["budget"]).await.ends(0, "");
     assert!(limits.text.contains("shop.tail1.ts.net") || limits.text.contains("tail1.ts.net"), "{}", limits.text);
 }
@@ -157,6 +164,8 @@ async fn while_it_waits_issue_says_what_tailscaled_says() {
     assert!(line.contains(SHOP), "not what it does for others: {line}");
     issue.signal(Signal::SIGINT);
     issue.ends(130).await;
+    let orders = alone.kept()["ledger"].to_string();
+    assert!(orders.contains("broken-off"), "what came of it nobody knows: {orders}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 . "$HERE/acme.sh"
 . "$HERE/certs.sh"
 acme_start
-cert_domains "$NS-"{a,b,c,d,e}.lab.ts.net
+cert_domains "$NS-"{a,b,c,d,e,f}.lab.ts.net
 node_start peer
 limited='type=rateLimited&detail=too%20many'
 
@@ -28,6 +28,17 @@ is "orders" "$(orders "$NS-b.lab.ts.net")" 0
 trouble "path=/order-plz&status=500&type=serverInternal&detail=oops&times=1"
 ask peer "$NS-b.lab.ts.net"
 answered peer 200
+
+# What was issued by then is nobody's when it is hung up on before it is fetched: its key went with the question, and the
+# next one is another order.
+trouble "path=/certZ/&hang"
+ask peer "$NS-f.lab.ts.net" "" 6
+answered peer 000
+no_trouble
+is "orders and certificates" "$(orders "$NS-f.lab.ts.net") $(fulfilled "$NS-f.lab.ts.net")" "1 1"
+ask peer "$NS-f.lab.ts.net"
+answered peer 200
+is "orders and certificates" "$(orders "$NS-f.lab.ts.net") $(fulfilled "$NS-f.lab.ts.net")" "2 2"
 
 # The types that do get through.
 trouble "path=/order-plz&status=403&$limited&retry-after=17&times=1"

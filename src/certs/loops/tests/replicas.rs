@@ -1,9 +1,15 @@
 //! One of several replicas asks: what happens when it stops being the one, and what people are told meanwhile.
 
+use super::super::super::budget::Entry;
+use super::super::super::office::Office;
 use super::super::super::standing::AttemptResult;
 use super::*;
 
 const CAA: Reply = Reply::Fails(500, "400 urn:ietf:params:acme:error:caa: no");
+
+fn orders(loops: &Loops<Fake>) -> Vec<Kind> {
+    loops.ledger().entries().iter().map(|entry| entry.kind).collect()
+}
 
 #[tokio::test(start_paused = true)]
 async fn s18_an_order_ends_with_the_role_and_its_result_is_nobodys() {
@@ -20,7 +26,7 @@ async fn s18_an_order_ends_with_the_role_and_its_result_is_nobodys() {
     };
     assert_eq!(calls(), (0, 1), "at once");
     assert!(scene.fake.state().records.is_empty());
-    assert!(scene.loops.ledger().entries().is_empty(), "nothing is written");
+    assert_eq!(orders(&scene.loops), [Kind::BrokenOff], "that there was one, and no more");
     sleep(DAY).await;
     assert_eq!((scene.fake.calls().len(), scene.standing(A).await.phase), (1, Phase::NotWriter));
     scene.role.send_replace(Role::Writer);
@@ -99,6 +105,47 @@ async fn a_name_that_goes_in_the_middle_of_its_order_leaves_no_claim() {
     assert_eq!((state.open, &state.given_up[..]), (0, &[A.to_owned()][..]));
 }
 
+/// Whoever takes over knows what the replica before has used up, and of the order in which it was killed.
+#[tokio::test(start_paused = true)]
+async fn orders_of_other_replicas_count() {
+    let scene = Scene::of(&json!({})).await;
+    scene.role.send_replace(Role::Reader);
+    scene.loops.ensure(&config(&[A])).await.unwrap();
+    sleep(MINUTE).await;
+    let now = scene.fake.now();
+    for second in 0..5 {
+        let at = later(now, Duration::from_secs(second));
+        scene.fake.state().ledger.add(Entry { name: A.to_owned(), at, kind: Kind::Renewed, serial: None });
+    }
+    sleep(MINUTE).await;
+    scene.role.send_replace(Role::Writer);
+    sleep(HOUR).await;
+    assert!(matches!(scene.standing(A).await.phase, Phase::OverBudget(_)), "{:?}", scene.standing(A).await.phase);
+    assert!(scene.fake.calls().is_empty());
+    scene.fake.state().broken_off = Some(now);
+    sleep(2 * DAY).await;
+    assert_eq!(scene.fake.calls().len() as u64, scene.standing(A).await.attempts);
+    let kinds = orders(&scene.loops);
+    assert_eq!(kinds.iter().filter(|kind| **kind == Kind::BrokenOff).count(), 1, "{kinds:?}");
+    assert_eq!(kinds.iter().filter(|kind| **kind == Kind::Issued).count(), 1, "{kinds:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_is_noted_is_not_counted_again_by_the_next_process() {
+    let fake = Fake::new();
+    let (_allowed, allowed) = watch::channel(Allowed::Unusable);
+    let options = Options { growth: Growth::Steps, start: Start::Now, concurrent: CONCURRENT, node: Node::Leave };
+    for _ in 0..6 {
+        let role = Office::fixed(Role::Writer).role();
+        let loops = Loops::new(fake.clone(), options, allowed.clone(), role, CancellationToken::new()).await;
+        loops.ensure(&config(&[A])).await.unwrap();
+        crate::certs::manager::settled(&loops, MINUTE).await;
+        assert_eq!(orders(&loops), [Kind::Issued]);
+        loops.stop().await;
+    }
+    assert_eq!((fake.calls().len(), fake.state().told.len()), (6, 1), "asked six times, and told once");
+}
+
 #[tokio::test(start_paused = true)]
 async fn stopping_gives_up_what_was_claimed() {
     let scene = Scene::of(&json!({})).await;
@@ -107,6 +154,8 @@ async fn stopping_gives_up_what_was_claimed() {
     sleep(MINUTE).await;
     scene.loops.stop().await;
     assert_eq!(scene.fake.state().given_up, [A]);
+    let kinds: Vec<_> = scene.fake.state().ledger.entries().iter().map(|entry| entry.kind).collect();
+    assert!(kinds.contains(&Kind::BrokenOff), "{kinds:?}");
     assert_eq!(scene.fake.state().open, 0);
     assert_eq!(scene.loops.live().await, 0);
 }

@@ -1,7 +1,7 @@
 //! Services that listen on 443 only are advertised when there is a certificate for them (certs.md 7), and whose the list
 //! of advertised Services is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -143,6 +143,29 @@ async fn an_order_that_is_about_to_end_may_before_tailscaled_is_stopped() {
         let ended = boot.end_within(Duration::from_secs(2)).await;
         assert_eq!(ended.code, Some(0), "{}", ended.text());
         assert!(ended.mentions("there is a certificate"), "{}", ended.text());
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_does_not_end_is_broken_off_and_noted() {
+    for (signals, (least, most)) in [(1, (2.4, 6.0)), (2, (0.0, 2.0))] {
+        let scene = Scene::new().await;
+        let dir = scene.root().join("kept");
+        std::fs::create_dir_all(&dir).unwrap();
+        let (stage, mut boot) = ordering(scene.with("TS_STATE_DIR", &dir), Persona::Tailpod).await;
+        let began = Instant::now();
+        for _ in 0..signals {
+            boot.signal(Signal::SIGTERM);
+            sleep(Duration::from_millis(600)).await;
+        }
+        let ended = boot.end().await;
+        assert_eq!(ended.code, Some(0));
+        assert!(!ended.mentions("ERROR") && !ended.mentions("class="), "cw04: it is no failure\n{}", ended.text());
+        let took = began.elapsed().as_secs_f64();
+        assert!(least < took && took < most, "{signals}: {took}");
+        let kept = std::fs::read_to_string(dir.join("tailpod-certs.json")).unwrap();
+        assert!(kept.contains("\"broken-off\""), "{kept}");
+        drop(stage);
     }
 }
 
