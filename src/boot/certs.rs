@@ -14,7 +14,7 @@ use super::context::Context;
 use super::machine::Event;
 use super::reader::Reader;
 use super::writer::Writer;
-use crate::certs::allowed::{Told, keep_told};
+use crate::certs::allowed::{Told, keep_told, set};
 use crate::certs::cluster::{ClusterWorld, Finished};
 use crate::certs::keep::Start;
 use crate::certs::local::{self, LocalWorld};
@@ -97,7 +97,7 @@ impl Certs {
     /// Whether the present tailscaled has a node that is up.
     pub(super) fn daemon_is_up(&self, is_up: bool) {
         let now = is_up.then(|| *self.started.borrow());
-        self.daemon.send_if_modified(|daemon| std::mem::replace(daemon, now) != now);
+        set(&self.daemon, now);
     }
 
     /// Starts what has old certificates read anew, once.

@@ -14,6 +14,7 @@ use super::context::Context;
 use super::machine::Event;
 use super::policy::clears_serve_config;
 use super::shell::OPERATION_LIMIT;
+use crate::certs::allowed::set;
 use crate::certs::hold_back::{HoldBack, News, Sight};
 use crate::certs::world::Allowed;
 use crate::health::{HealthHandle, Weight};
@@ -78,18 +79,13 @@ impl Serving {
     /// Takes what a bus message says.
     pub(super) fn note(&self, update: &BusUpdate) {
         if let Some(device) = &update.device {
-            self.node.send_if_modified(|node| {
-                let now = NodeFacts {
-                    known: true,
-                    cert_domain: update.cert_domains.first().cloned(),
-                    suffix: device.magic_dns_suffix().map(str::to_owned),
-                };
-                let differs = *node != now;
-                *node = now;
-                differs
-            });
-            let allowed = Allowed::of(&update.cert_domains);
-            self.allowed.send_if_modified(|known| std::mem::replace(known, allowed.clone()) != allowed);
+            let now = NodeFacts {
+                known: true,
+                cert_domain: update.cert_domains.first().cloned(),
+                suffix: device.magic_dns_suffix().map(str::to_owned),
+            };
+            set(&self.node, now);
+            set(&self.allowed, Allowed::of(&update.cert_domains));
         }
         if update.netmap {
             self.netmaps.send_modify(|netmaps| *netmaps += 1);

@@ -101,7 +101,8 @@ pub async fn keep_told(api: LocalApi, told: Told, stop: CancellationToken) {
     tokio::join!(run, read);
 }
 
-fn set<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
+/// Replaces what is known, which is news only if it differs.
+pub fn set<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
     sender.send_if_modified(|known| {
         let differs = *known != value;
         *known = value;

@@ -19,6 +19,7 @@ use crate::certs::keep::Start;
 use crate::certs::local::{self, LocalWorld};
 use crate::certs::loops::{Loops, Options, concurrency};
 use crate::certs::names::{Name, Node};
+use crate::certs::office::Office;
 use crate::certs::schedule::Growth;
 use crate::certs::world::Role;
 use crate::cli::exit::ExitStatus;
@@ -129,7 +130,7 @@ pub(super) async fn run(
     let source = Source::parse(&file.to_string_lossy());
     let (follower, mut standing_seen) = Follower::beside(api.clone(), source, delivery, facts.clone(), opened.clone());
     tasks.keep("serve config", |stop| follower.run(stop));
-    let (_role, role) = watch::channel(Role::Writer);
+    let role = Office::fixed(Role::Writer).role();
     let options = Options {
         growth: Growth::default(),
         start: Start::default(),
