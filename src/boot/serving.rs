@@ -15,7 +15,8 @@ use super::machine::Event;
 use super::policy::clears_serve_config;
 use super::shell::OPERATION_LIMIT;
 use crate::certs::allowed::set;
-use crate::certs::hold_back::{HoldBack, News, Sight};
+use crate::certs::hold_back::{self, HeldBack, HoldBack, News, Sight};
+use crate::certs::metrics;
 use crate::certs::world::Allowed;
 use crate::health::{HealthHandle, Weight};
 use crate::k8s::publisher::{Publisher, Slot};
@@ -54,6 +55,8 @@ pub(super) struct Serving {
     hold: watch::Sender<bool>,
     /// The names that the node may have certificates for.
     allowed: watch::Sender<Allowed>,
+    /// Services that wait for a certificate.
+    held_back: watch::Sender<HeldBack>,
 }
 
 impl Serving {
@@ -67,6 +70,7 @@ impl Serving {
             ours: watch::channel(BTreeSet::new()).0,
             hold: watch::channel(false).0,
             allowed: watch::channel(Allowed::Unknown).0,
+            held_back: watch::channel(HeldBack::new()).0,
         }
     }
 
@@ -142,15 +146,25 @@ impl Serving {
                 problem: self.unadvertised.clone(),
             };
             let (context, certs, allowed) = (Arc::clone(context), certs.clone(), self.allowed.subscribe());
+            let held_back = self.held_back.clone();
             tasks.keep("services", |stop| async move {
-                let gate = gate(&context, allowed, &certs).await;
+                let gate = gate(&context, allowed, held_back, &certs).await;
                 Advertiser { gate, ..advertiser }.run(stop).await;
             });
-            let mut problem = self.unadvertised.subscribe();
+            let (mut problem, mut held_back) = (self.unadvertised.subscribe(), self.held_back.subscribe());
             tasks.keep("services report", |stop| async move {
                 let report = async {
-                    while problem.changed().await.is_ok() {
-                        health.report("services", Weight::Degrading, problem.borrow_and_update().clone());
+                    loop {
+                        tokio::select! {
+                            Ok(()) = problem.changed() => {
+                                health.report("services", Weight::Degrading, problem.borrow_and_update().clone());
+                            }
+                            Ok(()) = held_back.changed() => {
+                                let waiting = hold_back::shown(&held_back.borrow_and_update());
+                                health.report("services-held-back", Weight::Notable, waiting);
+                            }
+                            else => return,
+                        }
                     }
                 };
                 stop.run_until_cancelled(report).await;
@@ -170,7 +184,7 @@ impl Serving {
 
     /// What our own metrics say.
     pub(super) fn metrics(&self) -> OwnMetrics {
-        let standing = self.standing.subscribe();
+        let (standing, held_back) = (self.standing.subscribe(), self.held_back.subscribe());
         Arc::new(move || {
             let standing = standing.borrow();
             let mut text = "# TYPE tailpod_serve_config_apply_total counter\n".to_owned();
@@ -178,7 +192,7 @@ impl Serving {
                 // Writing to a String cannot fail.
                 let _ = writeln!(text, "tailpod_serve_config_apply_total{{result=\"{result}\"}} {count}");
             }
-            text
+            text + &metrics::held_back(held_back.borrow().len())
         })
     }
 
@@ -227,7 +241,12 @@ impl Clearing {
 
 /// What holds Services back that have no certificate yet. Where replicas share them, somebody else orders it; else
 /// tailscaled would when the first client comes, and is asked for it before.
-async fn gate(context: &Context, allowed: watch::Receiver<Allowed>, certs: &Certs) -> Option<HoldBack> {
+async fn gate(
+    context: &Context,
+    allowed: watch::Receiver<Allowed>,
+    held_back: watch::Sender<HeldBack>,
+    certs: &Certs,
+) -> Option<HoldBack> {
     let settings = &context.settings;
     if settings.advertising.without_certificate {
         return None;
@@ -237,7 +256,7 @@ async fn gate(context: &Context, allowed: watch::Receiver<Allowed>, certs: &Cert
     } else {
         Sight::Asked(certs.ask(context, allowed).await)
     };
-    Some(HoldBack::new(sight, |news| match news {
+    Some(HoldBack::new(sight, held_back, |news| match news {
         News::HeldBack { .. } => tracing::info!("{news}; TAILPOD_ADVERTISE_WITHOUT_CERT=true does not wait for it"),
         News::LetGo { .. } => tracing::info!("{news}"),
     }))

@@ -9,9 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
+use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::allowed::set;
 use super::awaited::awaited;
 use super::local::LocalWorld;
 use super::loops::Loops;
@@ -45,6 +48,9 @@ pub enum Sight {
     Asked(Arc<Loops<LocalWorld>>),
 }
 
+/// Services that are held back, and since when.
+pub type HeldBack = BTreeMap<String, Timestamp>;
+
 /// What became of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
@@ -68,7 +74,7 @@ pub enum News {
 pub struct HoldBack {
     sight: Sight,
     say: Box<dyn FnMut(News) + Send>,
-    held: BTreeSet<String>,
+    held: watch::Sender<HeldBack>,
     /// With the names that they had.
     let_go: BTreeMap<String, BTreeSet<Name>>,
     backoff: Backoff,
@@ -94,15 +100,10 @@ impl fmt::Debug for HoldBack {
 }
 
 impl HoldBack {
-    /// With nothing held back yet; `say` hears once of each Service that is, and once when it is not any more.
-    pub fn new(sight: Sight, say: impl FnMut(News) + Send + 'static) -> Self {
-        Self {
-            sight,
-            say: Box::new(say),
-            held: BTreeSet::new(),
-            let_go: BTreeMap::new(),
-            backoff: Backoff::new(AGAIN.0, AGAIN.1),
-        }
+    /// With nothing held back yet; `say` hears once of each Service that is, and once when it is not any more. `held` is
+    /// kept up to date for whoever looks.
+    pub fn new(sight: Sight, held: watch::Sender<HeldBack>, say: impl FnMut(News) + Send + 'static) -> Self {
+        Self { sight, say: Box::new(say), held, let_go: BTreeMap::new(), backoff: Backoff::new(AGAIN.0, AGAIN.1) }
     }
 }
 
@@ -111,10 +112,11 @@ impl Gate for HoldBack {
         let awaited = awaited(config);
         self.let_go.retain(|service, names| awaited.get(service) == Some(names));
         let until = Instant::now() + LOOK;
+        let before = self.held.borrow().clone();
         if let Sight::Asked(loops) = &self.sight {
             let waiting = awaited.iter().filter(|(service, _)| !self.let_go.contains_key(*service));
             loops.keep(waiting.flat_map(|(_, names)| names.iter().cloned())).await;
-            if awaited.keys().any(|service| !self.let_go.contains_key(service) && !self.held.contains(service)) {
+            if awaited.keys().any(|service| !self.let_go.contains_key(service) && !before.contains_key(service)) {
                 // What tailscaled has, it gives at once; what it has not is an order, which nobody waits for here.
                 let _ = timeout(AT_ONCE, manager::settled(loops, Duration::ZERO)).await;
             }
@@ -126,33 +128,34 @@ impl Gate for HoldBack {
             (service, names, looked.unwrap_or_else(|_| Err("it takes too long to look for one".to_owned())))
         });
         let looked: Vec<_> = stream::iter(looks).buffered(ABREAST).collect().await;
-        let mut held = BTreeSet::new();
+        let mut held = HeldBack::new();
         for (service, names, found) in looked {
-            let was_held = self.held.contains(&service);
+            let since = before.get(&service).copied();
             match found {
                 Ok(domain) => {
-                    if was_held {
+                    if since.is_some() {
                         (self.say)(News::LetGo { service: service.clone(), domain });
                     }
                     self.let_go.insert(service, names);
                 }
                 Err(reason) => {
-                    if !was_held {
+                    if since.is_none() {
                         (self.say)(News::HeldBack { service: service.clone(), reason });
                     }
-                    held.insert(service);
+                    held.insert(service, since.unwrap_or_else(Timestamp::now));
                 }
             }
         }
-        if held != self.held {
+        if held != before {
             self.backoff.reset();
         }
-        self.held.clone_from(&held);
-        held
+        let names = held.keys().cloned().collect();
+        set(&self.held, held);
+        names
     }
 
     async fn may_differ(&mut self) {
-        if self.held.is_empty() {
+        if self.held.borrow().is_empty() {
             std::future::pending::<()>().await;
         }
         sleep(self.backoff.next(jitter())).await;
@@ -191,6 +194,12 @@ impl Sight {
             }
         }
     }
+}
+
+/// For people; nothing when none is.
+pub fn shown(held: &HeldBack) -> Option<String> {
+    let each = held.iter().map(|(service, since)| format!("{service} waits for its certificate since {since:.0}"));
+    (!held.is_empty()).then(|| each.collect::<Vec<_>>().join(", "))
 }
 
 /// As the operator looks for it: with something in both.

@@ -43,6 +43,15 @@ pub fn text(standings: &[(Name, Standing)], is_writer: bool) -> String {
     text
 }
 
+/// How many Services wait for a certificate before they are advertised.
+pub fn held_back(count: usize) -> String {
+    let mut text = String::new();
+    family(&mut text, "tailpod_services_held_back", "gauge", "Services that wait for a certificate.", |add| {
+        add("", &count.to_string());
+    });
+    text
+}
+
 fn family(text: &mut String, name: &str, kind: &str, help: &str, fill: impl FnOnce(&mut dyn FnMut(&str, &str))) {
     // Writing to a String cannot fail.
     let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");

@@ -36,6 +36,8 @@ pub enum Weight {
     Vital,
     /// Something is not as it shall be: `/readyz` fails.
     Degrading,
+    /// Nothing fails: `/readyz?verbose` has a line about it for as long as there is something to say.
+    Notable,
 }
 
 /// One thing that can be wrong, by name.
@@ -92,11 +94,18 @@ impl Snapshot {
         (silence > STALLED).then(|| format!("the boot loop has not moved for {} s", silence.as_secs()))
     }
 
+    /// What is worth a line although nothing fails.
+    pub fn notes(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let notes = self.checks.iter().filter(|check| check.weight == Weight::Notable);
+        notes.filter_map(|check| Some((check.name, check.problem.as_deref()?)))
+    }
+
     /// Every check that `/readyz` covers, with the reason why it fails.
     pub fn readiness(&self, now: Instant) -> Vec<(&'static str, Option<String>)> {
         let addresses = (!self.addresses).then(|| NO_ADDRESSES.to_owned());
         let mut checks = vec![("boot-loop", self.stalled(now)), ("tailnet-ip", addresses)];
-        checks.extend(self.checks.iter().map(|check| (check.name, check.problem.clone())));
+        let failing = self.checks.iter().filter(|check| check.weight != Weight::Notable);
+        checks.extend(failing.map(|check| (check.name, check.problem.clone())));
         checks
     }
 }

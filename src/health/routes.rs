@@ -166,7 +166,8 @@ impl HealthRoutes {
     }
 
     fn readyz(&self, query: &str) -> Answer {
-        let checks = self.snapshot.borrow().readiness(Instant::now());
+        let snapshot = self.snapshot.borrow();
+        let checks = snapshot.readiness(Instant::now());
         let ready = checks.iter().all(|(_, problem)| problem.is_none());
         let verbose = query.split('&').any(|part| part == "verbose" || part.starts_with("verbose="));
         if ready && !verbose {
@@ -178,6 +179,9 @@ impl HealthRoutes {
                 None => text.extend(["[+]", name, " ok\n"]),
                 Some(problem) => text.extend(["[-]", name, " failed: ", &problem, "\n"]),
             }
+        }
+        for (name, note) in snapshot.notes() {
+            text.extend(["[+]", name, " ok: ", note, "\n"]);
         }
         if ready {
             plain(StatusCode::OK, &(text + "readyz check passed\n"))

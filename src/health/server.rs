@@ -323,6 +323,13 @@ mod tests {
         let answer = server.ask("GET /readyz?x=1&verbose").await;
         let text = "[+]boot-loop ok\n[+]tailnet-ip ok\n[+]secret-writes ok\nreadyz check passed\n";
         assert_eq!((status(&answer), body(&answer)), ("200", text));
+        // What is only told of fails nothing.
+        for (note, line) in [(Some("svc:a waits"), "[+]waiting ok: svc:a waits\nreadyz check passed\n"), (None, text)] {
+            handle.report("waiting", Weight::Notable, note.map(str::to_owned));
+            let answer = server.ask("GET /readyz?verbose").await;
+            assert!(status(&answer) == "200" && body(&answer).ends_with(line), "{}", body(&answer));
+            assert_eq!(body(&server.ask("GET /readyz").await), "ok");
+        }
         assert_eq!(body(&server.ask("GET /livez").await), "ok");
         assert_eq!(status(&server.ask("POST /readyz").await), "405");
     }

@@ -158,10 +158,8 @@ impl<G: Gate> Advertiser<G> {
         };
         let mut wanted: BTreeSet<String> = service_names(&config).into_iter().collect();
         wanted.retain(|name| !unready.contains(name));
-        if !wanted.is_empty() {
-            let held_back = self.gate.held_back(&config).await;
-            wanted.retain(|name| !held_back.contains(name));
-        }
+        let held_back = self.gate.held_back(&config).await;
+        wanted.retain(|name| !held_back.contains(name));
         self.ours.send_modify(|ours| ours.extend(wanted.iter().cloned()));
         let wanted = if *self.hold.borrow_and_update() { BTreeSet::new() } else { wanted };
         let ours = self.ours.borrow().clone();

@@ -262,6 +262,7 @@ const WALL_CLOCK: &[&str] = &[
     "applet/secret.rs",
     "applet/secret/follow.rs",
     "certs/cluster.rs",
+    "certs/hold_back.rs",
     "certs/lease/stored.rs",
     "certs/local.rs",
     "doctor/cluster.rs",

@@ -14,7 +14,7 @@ use super::around::value;
 use crate::applet::socket;
 use crate::causes::chain;
 use crate::certs::allowed::{Told, keep_told};
-use crate::certs::hold_back::{HoldBack, News, Sight};
+use crate::certs::hold_back::{HeldBack, HoldBack, News, Sight};
 use crate::certs::keep::Start;
 use crate::certs::local::{self, LocalWorld};
 use crate::certs::loops::{Loops, Options, concurrency};
@@ -145,7 +145,8 @@ pub(super) async fn run(
     if args.apply && is_advertising(vars) {
         let gate = (!args.advertise_without_cert).then(|| {
             // Nobody listens any more once it is being stopped.
-            HoldBack::new(Sight::Kept(Arc::clone(&loops)), move |news| drop(say_news.send(news)))
+            let sight = Sight::Kept(Arc::clone(&loops));
+            HoldBack::new(sight, watch::Sender::new(HeldBack::new()), move |news| drop(say_news.send(news)))
         });
         let claim = if args.own_all_services { Claim::All } else { Claim::Own };
         let advertiser = Advertiser::beside(api, standing_seen.clone(), facts, opened, gate, claim);

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tailpod::sandbox::Fault;
 use tailpod::sandbox::apiserver::access::{Access, Rule, Subject};
 use tailpod::settings::Persona;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{POST, Stage, advertised, http, lists, running_with, services};
-use crate::support::{Boot, NAMESPACE, SECRET, SOON, Scene, running};
+use crate::support::{Boot, NAMESPACE, SECRET, SOON, Scene, free_port, get, running};
 
 const SHOP: &str = "shop.test.ts.net";
 const CALL: &str = "GET cert/shop.test.ts.net";
@@ -91,22 +91,52 @@ async fn unless_nobody_is_to_wait_for_it() {
 /// Where certificates are not shared nobody else orders them: tailscaled would for a client, and none ever comes.
 #[tokio::test]
 async fn a_tailscaled_that_keeps_its_certificates_is_asked_for_the_one_that_is_missing() {
-    let scene = Scene::new().await.with("TAILPOD_WITHDRAW_WAIT", "0s");
+    let port = free_port();
+    let scene = Scene::new().await.with_all(&[
+        ("TAILPOD_WITHDRAW_WAIT", "0s"),
+        ("TS_LOCAL_ADDR_PORT", &format!("127.0.0.1:{port}")),
+        ("TS_ENABLE_METRICS", "true"),
+        ("TS_ENABLE_HEALTH_CHECK", "true"),
+    ]);
     let stage = Stage::new(scene, Some(&mixed().to_string()));
     let (scene, daemon) = (&stage.scene, stage.scene.daemon());
     let boot = scene.tailpod();
+    let shown = async |count: usize| {
+        let is = async {
+            loop {
+                let (metrics, ready) = (get(port, "/metrics").await.body, get(port, "/readyz?verbose").await);
+                let line = ready.body.lines().find(|line| line.starts_with("[+]services-held-back ok: svc:shop"));
+                let told = line.is_some_and(|line| line.contains("waits for its certificate since 20"));
+                if metrics.contains(&format!("tailpod_services_held_back {count}\n")) && told == (count > 0) {
+                    return ready.status;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(SOON, is).await.unwrap_or_else(|_| panic!("{count} are not told of\n{}", boot.text()))
+    };
     scene.notify(running_with(&["n.test.ts.net"])).await;
     advertised(scene, &["svc:both", "svc:db"]).await;
     let line = boot.mentioned(NOT_YET).await;
     assert!(line.contains("shop.test.ts.net: the tailnet does not allow the name"), "{line}");
     assert_eq!(daemon.count(CALL), 0);
+    assert_eq!(shown(1).await, 200, "a Service that waits makes no Pod unready");
     daemon.set_dns(json!(["n.test.ts.net", SHOP]), Value::Null);
     daemon.notify(json!({"SelfChange": running()["SelfChange"]}));
     advertised(scene, &["svc:both", "svc:db", "svc:shop"]).await;
     boot.mentioned(NOW).await;
+    shown(0).await;
+    // What has left the file waits for nothing any more.
+    let mut config = mixed();
+    config["Services"]["svc:shop"]["Web"] = json!({"new.test.ts.net:443": {"Handlers": {"/": {"Text": "x"}}}});
+    stage.write(&config.to_string());
+    shown(1).await;
+    stage.write("{}");
+    shown(0).await;
     boot.stops().await;
     assert_eq!((daemon.count(CALL), daemon.count("GET cert/both.test.ts.net")), (1, 0), "what is missing, once");
     // The next run finds what tailscaled has, and nothing is held back.
+    stage.write(&mixed().to_string());
     let boot = scene.tailpod();
     daemon.await_running(1, SOON).await.expect("tailscaled");
     scene.notify(running_with(&["n.test.ts.net", SHOP])).await;
