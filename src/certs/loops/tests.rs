@@ -33,6 +33,8 @@ enum Reply {
     New,
     Fails(u16, &'static str),
     Limited(u64),
+    /// 200, and no certificate.
+    Odd,
     Refused,
     Never,
 }
@@ -83,7 +85,12 @@ impl Drop for Open {
 
 impl Fake {
     fn new() -> Self {
-        let start = ("2026-01-01T00:00:00Z".parse().unwrap(), Instant::now());
+        Self::at("2026-01-01T00:00:00Z")
+    }
+
+    /// With a clock that says so.
+    fn at(time: &str) -> Self {
+        let start = (time.parse().unwrap(), Instant::now());
         let state = State { lifetime: 90 * DAY, ..State::default() };
         Self(Arc::new(Inner { start, state: Mutex::new(state) }))
     }
@@ -178,6 +185,7 @@ impl World for Fake {
                 stale: true,
                 source: std::io::ErrorKind::ConnectionRefused.into(),
             })),
+            Reply::Odd => Ok("hello".to_owned()),
             Reply::Never => unreachable!("it waits for ever"),
         }
     }
@@ -504,6 +512,27 @@ async fn what_the_authority_would_refuse_is_queued() {
     }
     let issued = scene.loops.ledger().entries().len();
     assert!(issued <= 5 + 7 * 24 / 34 + 1, "{issued} in the ledger's eight days");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_before_2020_asks_for_nothing() {
+    let scene = Scene::new(Fake::at("2019-12-31T23:50:00Z"), Growth::Steps).await;
+    scene.loops.ensure(&config(&[A])).await.unwrap();
+    sleep(9 * MINUTE).await;
+    assert!(scene.fake.calls().is_empty());
+    sleep(3 * MINUTE).await;
+    assert_eq!(scene.fake.calls().len(), 1, "once somebody has set it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_no_certificate_counts_as_the_authoritys() {
+    let scene = Scene::of(&json!({})).await;
+    scene.fake.answers(A, [Reply::Odd]);
+    scene.loops.ensure(&config(&[A])).await.unwrap();
+    sleep(5 * MINUTE).await;
+    let record = scene.standing(A).await.record;
+    assert_eq!((record.failures, record.last_error_class), (2, Some(Class::Authority)));
+    assert!(record.last_error.unwrap().starts_with("unexpected answer: "));
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,6 +54,10 @@ async fn the_first_replica_gets_certificates_and_says_so_in_numbers() {
     };
     let metrics = timeout(SOON, counted).await.expect("the attempt is counted");
     assert!(metrics.contains("tailpod_cert_loops 1\n") && metrics.contains("tailpod_cert_is_writer 1\n"), "{metrics}");
+    let ends = "tailpod_cert_not_after_seconds{domain=\"shop.tail1.ts.net\"} ";
+    let ends = metrics.lines().find_map(|line| line.strip_prefix(ends)?.parse::<i64>().ok()).expect("its end");
+    let days = (ends - Timestamp::now().as_second()) / 86_400;
+    assert!((88..=90).contains(&days), "{metrics}");
     assert!(metrics.contains("tailpod_cert_attempts_total{domain=\"shop.tail1.ts.net\",result=\"ok\"} 1"), "{metrics}");
     boot.stops().await;
 }

@@ -170,10 +170,13 @@ async fn people_are_told_of_certificates_and_once_an_hour_of_failures() {
     assert_eq!(reasons(), ["CertFailed"], "three failures within the hour");
     sleep(3 * DAY).await;
     assert_eq!(reasons(), ["CertFailed", "CertFailed", "CertIssued"]);
+    scene.fake.answers(A, [Reply::New, Reply::Certificate]);
+    sleep(2 * DAY).await;
+    assert_eq!(reasons()[3..], ["CertRenewed"]);
     let standing = scene.standing(A).await;
     let count = |result| standing.results.of(result);
     assert_eq!((count(Class::Transient.into()), count(Class::Authority.into())), (1, 4));
-    assert_eq!((count(AttemptResult::OK), count(AttemptResult::UNCHANGED) > 0), (1, true));
+    assert_eq!((count(AttemptResult::OK), count(AttemptResult::UNCHANGED) > 0), (2, true));
 }
 
 #[tokio::test(start_paused = true)]
