@@ -34,10 +34,10 @@ impl Drift {
 }
 
 /// The lines of one list that the other has not, or not as often.
-fn without<'l>(lines: &'l [String], others: &[String]) -> impl Iterator<Item = &'l str> {
-    let mut left = BTreeMap::<_, usize>::new();
+fn without<'l>(lines: &'l [String], others: &'l [String]) -> impl Iterator<Item = &'l str> {
+    let mut left = BTreeMap::<&str, usize>::new();
     for line in others {
-        *left.entry(line.clone()).or_default() += 1;
+        *left.entry(line).or_default() += 1;
     }
     lines.iter().map(String::as_str).filter(move |line| match left.get_mut(*line) {
         Some(count) if *count > 0 => {
