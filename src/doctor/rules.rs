@@ -16,17 +16,16 @@ use super::finding::{Finding, HOST_RULES};
 use crate::boot::forward::wanted::{self, Known, Plan, Unable};
 use crate::causes::chain;
 use crate::dns::Resolver;
-use crate::fqdn::Fqdn;
 use crate::localapi::model::Model;
 use crate::localapi::types::Notify;
 use crate::localapi::{LocalApi, Peers};
 use crate::netfilter::drift::Drift;
 use crate::netfilter::firewall::Firewall;
 use crate::netfilter::ruleset::{Ruleset, Table};
-use crate::node::resolve::resolve;
+use crate::node::resolve::resolve_written;
 use crate::proxygroup::once::{self, ConfigFile};
 use crate::proxygroup::plan::{Kind, View};
-use crate::settings::{Egress, FirewallMode, Ingress, Settings};
+use crate::settings::{FirewallMode, Ingress, Settings};
 
 /// For all of it.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
@@ -174,11 +173,7 @@ impl World {
             Some(Ok(backends)) => Some(backends),
             None => None,
         };
-        let target = match &plan.forward.egress {
-            Some(Egress::Fqdn(name)) => Some(resolve(node, name).map_err(|error| error.to_string())),
-            _ => None,
-        };
-        match wanted::desired(plan, &Known { own, target, backends, ipv6 }) {
+        match wanted::desired(plan, &Known { own, target: plan.target(node), backends, ipv6 }) {
             Ok(desired) => Wish::Rules(Arc::new(desired.ruleset), Vec::new()),
             Err(Unable::Yet(why) | Unable::Ever(why)) => Wish::Unknown(why),
         }
@@ -186,11 +181,7 @@ impl World {
 }
 
 fn group(plan: &Plan, config: &ConfigFile, node: &Model, own: &[IpAddr], ipv6: bool) -> Wish {
-    let resolve = |name: &str| -> Result<Vec<IpAddr>, String> {
-        let name: Fqdn = name.parse().map_err(|error| chain(&error))?;
-        resolve(node, &name).map_err(|error| chain(&error))
-    };
-    let view = View { own, ipv6, draining: false, resolve: &resolve };
+    let view = View { own, ipv6, draining: false, resolve: &|name| resolve_written(node, name) };
     let path = config.path.display();
     let content = match &config.content {
         Ok(content) => content,

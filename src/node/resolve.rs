@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::causes::chain;
 use crate::fqdn::Fqdn;
 use crate::localapi::model::Model;
 use crate::prefix::Prefix;
@@ -50,6 +51,15 @@ pub fn resolve(model: &Model, name: &Fqdn) -> Result<Vec<IpAddr>, Unresolved> {
     let addr = via(name).ok_or_else(unknown)?;
     let routed = model.peers.iter().flat_map(|peer| &peer.allowed_ips).any(|prefix| prefix.contains(addr.into()));
     if routed { Ok(vec![addr.into()]) } else { Err(Unresolved::NoRoute { addr, name: name.without_dot().to_owned() }) }
+}
+
+/// The same of a name as somebody wrote it, and the reason in words.
+///
+/// # Errors
+/// It is no name, or leads nowhere at present.
+pub fn resolve_written(model: &Model, name: &str) -> Result<Vec<IpAddr>, String> {
+    let name: Fqdn = name.parse().map_err(|error| chain(&error))?;
+    resolve(model, &name).map_err(|error| error.to_string())
 }
 
 /// Tailscale Services appear as DNS records whose address some peer is a host for.

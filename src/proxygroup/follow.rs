@@ -19,12 +19,11 @@ use super::plan::{Desired, Kind, Plan, View};
 use crate::causes::chain;
 use crate::digest::sha256_hex;
 use crate::filewatch::FileWatch;
-use crate::fqdn::Fqdn;
 use crate::k8s::publisher::{Publisher, Slot};
 use crate::k8s::state;
 use crate::localapi::model::Model;
 use crate::netfilter::keeper;
-use crate::node::resolve::resolve;
+use crate::node::resolve::resolve_written;
 
 /// How long what may be half an edit is left alone.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -263,10 +262,7 @@ impl<P: Plan> Running<P> {
             own: model.self_device.as_ref().map(|device| device.addresses.as_slice()).unwrap_or_default(),
             ipv6: self.given.ipv6,
             draining: *self.given.draining.borrow_and_update(),
-            resolve: &|name| {
-                let name: Fqdn = name.parse().map_err(|error| chain(&error))?;
-                resolve(&model, &name).map_err(|error| chain(&error))
-            },
+            resolve: &|name| resolve_written(&model, name),
         };
         let Some(desired) = self.given.plan.render(&view, now.into_std()) else { return };
         self.next = desired.again.map(Instant::from_std);

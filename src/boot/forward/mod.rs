@@ -33,7 +33,6 @@ use crate::netfilter::firewall::Firewall;
 use crate::netfilter::keeper::{Handle, keeper};
 use crate::netfilter::ruleset::{Ruleset, Table};
 use crate::node::metrics::OwnMetrics;
-use crate::node::resolve::resolve;
 use crate::settings::{Egress, Ingress, Settings};
 use crate::shutdown::Tasks;
 
@@ -211,11 +210,8 @@ impl Task {
         let model = Arc::clone(&self.means.newest.borrow_and_update());
         let backends = self.backends.borrow_and_update().clone();
         let plan = &self.means.plan;
-        let target = match &plan.forward.egress {
-            Some(Egress::Fqdn(name)) => Some(resolve(&model, name).map_err(|error| error.to_string())),
-            _ => None,
-        };
-        let known = Known { own: &own, target, backends: backends.as_ref(), ipv6: self.means.firewall.ipv6() };
+        let (target, ipv6) = (plan.target(&model), self.means.firewall.ipv6());
+        let known = Known { own: &own, target, backends: backends.as_ref(), ipv6 };
         match wanted::desired(plan, &known) {
             Ok(desired) => {
                 self.want(desired, own);

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use crate::localapi::model::Model;
 use crate::netfilter::ruleset::{Family, Interface, Port, Protocol, Ruleset, Table};
+use crate::node::resolve::resolve;
 use crate::prefix::Prefix;
 use crate::settings::{Egress, Exemptions, Forward, Ingress, Settings};
 
@@ -26,7 +28,7 @@ pub struct Plan {
 pub struct Known<'k> {
     /// The node's addresses.
     pub own: &'k [IpAddr],
-    /// What the name of the egress target stands for at present, or why for nothing.
+    /// What [`Plan::target`] says.
     pub target: Option<Result<Vec<IpAddr>, String>>,
     /// What the DNS name of the ingress target stands for; `None` before the first answer.
     pub backends: Option<&'k BTreeSet<IpAddr>>,
@@ -67,6 +69,12 @@ impl Plan {
             })?,
         };
         Ok(Self { forward: settings.forward.clone(), tun, exempt: exempt(settings) })
+    }
+
+    /// What the name of the egress target stands for at present, or why for nothing; `None` without one.
+    pub fn target(&self, node: &Model) -> Option<Result<Vec<IpAddr>, String>> {
+        let Some(Egress::Fqdn(name)) = &self.forward.egress else { return None };
+        Some(resolve(node, name).map_err(|error| error.to_string()))
     }
 
     /// A refusal, said as upstream says which rules it was about.
