@@ -101,18 +101,14 @@ async fn compare(subject: &Subject, settings: &Settings, firewall: &Firewall) ->
 /// What is found of one table, and whether it differs from what it should hold.
 async fn look(plan: &Plan, world: &World, table: Table, firewall: &Firewall) -> (Vec<Finding>, bool) {
     let wish = world.wish(plan, table, firewall.ipv6());
-    let holds = match firewall.glance(table).await {
-        Ok(holds) => holds,
+    let desired = if let Wish::Rules(ruleset, _) = &wish { Some(&**ruleset) } else { None };
+    let drift = match firewall.compare(table, desired).await {
+        Ok(drift) => drift,
         Err(error) => return (vec![HOST_RULES.skipped(format!("{table} cannot be read: {error}"))], false),
     };
-    let desired = match &wish {
-        Wish::Nothing => None,
-        Wish::Rules(ruleset, _) => Some(&**ruleset),
-        Wish::Unknown(_) | Wish::Broken(_) => return (judge_unknown(table, &wish, holds.as_deref()), false),
-    };
-    match firewall.compare(table, desired).await {
-        Ok(drift) => (judge(table, &wish, holds.as_deref(), &drift), !drift.is_none()),
-        Err(error) => (vec![HOST_RULES.skipped(format!("{table} cannot be read: {error}"))], false),
+    match &wish {
+        Wish::Unknown(_) | Wish::Broken(_) => (judge_unknown(table, &wish, &drift.holds()), false),
+        Wish::Nothing | Wish::Rules(..) => (judge(table, &wish, &drift), !drift.is_none()),
     }
 }
 
@@ -195,8 +191,7 @@ fn group(plan: &Plan, config: &ConfigFile, node: &Model, own: &[IpAddr], ipv6: b
 }
 
 /// Judges a table that cannot be compared with anything.
-fn judge_unknown(table: Table, wish: &Wish, holds: Option<&str>) -> Vec<Finding> {
-    let holds = holds.unwrap_or("nothing");
+fn judge_unknown(table: Table, wish: &Wish, holds: &str) -> Vec<Finding> {
     match wish {
         Wish::Unknown(why) => {
             vec![HOST_RULES.skipped(format!("what {table} should hold is not known: {why}; it holds {holds}"))]
@@ -210,7 +205,7 @@ fn judge_unknown(table: Table, wish: &Wish, holds: Option<&str>) -> Vec<Finding>
 }
 
 /// Judges a table by how it differs.
-fn judge(table: Table, wish: &Wish, holds: Option<&str>, drift: &Drift) -> Vec<Finding> {
+fn judge(table: Table, wish: &Wish, drift: &Drift) -> Vec<Finding> {
     let mut found = Vec::new();
     let problems = match wish {
         Wish::Rules(_, problems) => problems.as_slice(),
@@ -222,9 +217,9 @@ fn judge(table: Table, wish: &Wish, holds: Option<&str>, drift: &Drift) -> Vec<F
     }
     match (wish, drift.is_none()) {
         (Wish::Nothing, true) => {}
-        (_, true) => found.push(HOST_RULES.ok(format!("{table} is as it should be ({})", holds.unwrap_or("nothing")))),
+        (_, true) => found.push(HOST_RULES.ok(format!("{table} is as it should be ({})", drift.holds()))),
         (Wish::Nothing, false) => {
-            let sentence = format!("{table} is there, and these settings ask for none: {}", holds.unwrap_or("nothing"));
+            let sentence = format!("{table} is there, and these settings ask for none: {}", drift.holds());
             found.push(HOST_RULES.failure(sentence, mend(drift, "what is running here does not look at it")));
         }
         (_, false) => {
@@ -330,13 +325,13 @@ mod tests {
         assert_eq!(elements(&egress)[0], "egress ports { tcp . 1 comment \"a:TCP:1 -> TCP:2\" : 100.64.0.9 . 2 }");
         assert_eq!(here.wish(&plan, Table::Ingress, true), Wish::Nothing);
         // What cannot be served is told beside it.
-        let found = judge(Table::Egress, &egress, Some("ip: 5 rules"), &Drift::default());
+        let found = judge(Table::Egress, &egress, &Drift::default());
         let levels: Vec<_> = found.iter().map(|finding| finding.level).collect();
         assert_eq!(levels, [Level::Warning, Level::Ok]);
         assert!(found[0].sentence.contains("\"b\" is left out"), "{found:?}");
 
         let broken = world(own, &[(Kind::Egress, "{")]).wish(&plan, Table::Egress, true);
-        let found = judge_unknown(Table::Egress, &broken, Some("ip: 5 rules"));
+        let found = judge_unknown(Table::Egress, &broken, "ip: 5 rules");
         assert_eq!(found[0].level, Level::Failure);
         assert!(found[0].sentence.starts_with("tailpod_egress: `/c` is no config: "), "{found:?}");
         assert!(found[0].sentence.ends_with("what was in force stays: ip: 5 rules"), "{found:?}");
@@ -347,7 +342,7 @@ mod tests {
             (world(Some(&[]), &[]), "the node has no tailnet address; it holds nothing"),
         ] {
             let wish = world.wish(&plan, Table::L3, true);
-            let found = judge_unknown(Table::L3, &wish, None);
+            let found = judge_unknown(Table::L3, &wish, "nothing");
             assert_eq!(found[0].level, Level::Skipped);
             assert!(found[0].sentence.ends_with(why), "{found:?}");
         }
@@ -357,11 +352,12 @@ mod tests {
     fn drift_comes_with_what_mends_it() {
         let wish = Wish::Rules(Arc::new(Ruleset::empty(Table::Egress, Interface::default())), Vec::new());
         let drift = |missing: usize, unwanted: &[&str], mend: &str| Drift {
+            held: vec!["ip: 1 rules".to_owned()],
             missing: (0..missing).map(|nth| format!("m{nth}")).collect(),
             unwanted: unwanted.iter().map(|line| (*line).to_owned()).collect(),
             mend: mend.to_owned(),
         };
-        let one = |wish: &Wish, drift: &Drift| judge(Table::Egress, wish, Some("ip: 1 rules"), drift).remove(0);
+        let one = |wish: &Wish, drift: &Drift| judge(Table::Egress, wish, drift).remove(0);
         let finding = one(&wish, &drift(1, &["u"], "nft -f x"));
         assert_eq!(finding.level, Level::Failure);
         assert_eq!(finding.sentence, "tailpod_egress is not as it should be: 1 missing: `m0`; 1 not asked for: `u`");
@@ -374,6 +370,6 @@ mod tests {
             leftover.sentence.starts_with("tailpod_egress is there, and these settings ask for none"),
             "{leftover:?}"
         );
-        assert_eq!(judge(Table::Egress, &Wish::Nothing, None, &Drift::default()), []);
+        assert_eq!(judge(Table::Egress, &Wish::Nothing, &Drift::default()), []);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-/// What differs. Nothing does when there is nothing to mend.
+/// What is there, and what differs. Nothing does when there is nothing to mend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drift {
+    /// What is there, in a few words for each family.
+    pub held: Vec<String>,
     /// What should be there and is not.
     pub missing: Vec<String>,
     /// What is there and should not be.
@@ -17,6 +19,11 @@ impl Drift {
     /// Whether the table is as it should be.
     pub fn is_none(&self) -> bool {
         self.mend.is_empty()
+    }
+
+    /// What is there, as part of a sentence.
+    pub fn holds(&self) -> String {
+        if self.held.is_empty() { "nothing".to_owned() } else { self.held.join(", ") }
     }
 
     /// Notes how the lines at one place differ.

@@ -127,7 +127,7 @@ impl Firewall {
         }
     }
 
-    /// How a table differs from what is desired of it; `None` when nothing is.
+    /// What a table holds, and how that differs from what is desired of it; `None` when nothing is.
     ///
     /// # Errors
     ///
@@ -138,19 +138,6 @@ impl Firewall {
             Backend::Fake(_) => Err(ApplyError::Unreachable("it is in the memory of another process".to_owned())),
             Backend::Nft(nft) => nft.compare(table, desired.as_deref()).await,
             Backend::Iptables(iptables) => iptables.compare(table, desired.as_deref()).await,
-        }
-    }
-
-    /// What a table holds, in a few words; `None` when it is not there.
-    ///
-    /// # Errors
-    ///
-    /// It could not be read.
-    pub async fn glance(&self, table: Table) -> Result<Option<String>, ApplyError> {
-        match &self.backend {
-            Backend::Fake(_) => Ok(None),
-            Backend::Nft(nft) => nft.glance(table).await,
-            Backend::Iptables(iptables) => iptables.glance(table).await,
         }
     }
 

@@ -119,7 +119,7 @@ impl Iptables {
         result
     }
 
-    /// How our chains differ from what is desired of them; `None` when nothing is.
+    /// What our chains hold, and how that differs from what is desired of them; `None` when nothing is.
     ///
     /// # Errors
     ///
@@ -128,6 +128,10 @@ impl Iptables {
         let (short, mut drift) = (table.short(), Drift::default());
         for family in self.families {
             let saved = self.list(*family).await?;
+            let rules = saved.ours(short).count();
+            if rules > 0 {
+                drift.held.push(format!("{family}: {rules} rules"));
+            }
             let wanted = desired.map(|desired| Chains::of(desired, *family));
             let program = self.program(*family, "");
             let input = compare(&mut drift, &program, short, &saved, wanted.as_ref());
@@ -139,22 +143,6 @@ impl Iptables {
             }
         }
         Ok(drift)
-    }
-
-    /// What our chains hold, in a few words for each family; `None` when they are not there.
-    ///
-    /// # Errors
-    ///
-    /// They cannot be listed.
-    pub async fn glance(&self, table: Table) -> Result<Option<String>, ApplyError> {
-        let mut words = Vec::new();
-        for family in self.families {
-            let rules = self.list(*family).await?.ours(table.short()).count();
-            if rules > 0 {
-                words.push(format!("{family}: {rules} rules"));
-            }
-        }
-        Ok((!words.is_empty()).then(|| words.join(", ")))
     }
 
     /// Has the programs judge what makes our chains hold this, and not do it; then whether the kernel answers at all,

@@ -119,7 +119,7 @@ impl Nft {
         commit(families.flat_map(|family| message::write(table.name(), family, &steps)).collect()).await
     }
 
-    /// How a table differs from what is desired of it; `None` when nothing is.
+    /// What a table holds, and how that differs from what is desired of it; `None` when nothing is.
     ///
     /// # Errors
     ///
@@ -132,6 +132,7 @@ impl Nft {
         if families.contains(Family::V6) {
             let v6 = desired.map(|desired| Contents::of(desired.v6(), desired.tun()));
             let more = words::compare(table.name(), &found.v6, v6.as_ref());
+            drift.held.extend(more.held);
             drift.missing.extend(more.missing);
             drift.unwanted.extend(more.unwanted);
             drift.mend.push_str(&more.mend);
@@ -140,18 +141,6 @@ impl Nft {
             drift.mend = format!("nft -f - <<'EOF'\n{}EOF", drift.mend);
         }
         Ok(drift)
-    }
-
-    /// What a table holds, in a few words for each family; `None` when it is not there.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be read.
-    pub async fn glance(&self, table: Table) -> Result<Option<String>, ApplyError> {
-        let families = self.families;
-        let found = blocking(move || Found::read(families, table)).await?;
-        let words: Vec<_> = [found.v4.glance(), found.v6.glance()].into_iter().flatten().collect();
-        Ok((!words.is_empty()).then(|| words.join(", ")))
     }
 
     /// Has the kernel judge what makes a table hold this, under a name of nobody's, and not do it.

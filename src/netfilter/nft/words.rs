@@ -19,7 +19,7 @@ use crate::netfilter::script;
 
 /// How a table in one family differs from what is wanted of it; `None` when nothing is.
 pub fn compare<A: Address>(table: &str, held: &Installed<'_, A>, wanted: Option<&Contents<'_, A>>) -> Drift {
-    let (family, mut drift) = (A::FAMILY, Drift::default());
+    let (family, mut drift) = (A::FAMILY, Drift { held: held.glance().into_iter().collect(), ..Drift::default() });
     let whole = format!("table {family} {table}");
     let Some(wanted) = wanted else {
         if *held != Installed::Missing {
