@@ -78,6 +78,7 @@ pub mod k8s;
 pub mod keepalive;
 pub mod localapi;
 pub mod located;
+pub mod lock;
 pub mod manifests;
 pub mod netfilter;
 pub mod node;

@@ -78,6 +78,11 @@ impl Errands {
         self.0.join_next().await
     }
 
+    /// Forgets those that have ended.
+    pub fn forget_ended(&mut self) {
+        while self.0.try_join_next().is_some() {}
+    }
+
     /// Tells all to end at their next await point.
     pub fn abort_all(&mut self) {
         self.0.abort_all();

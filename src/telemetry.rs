@@ -284,9 +284,10 @@ fn zone_file(path: &Path) -> Option<TimeZone> {
 /// For tests of what other modules log.
 #[cfg(test)]
 pub(crate) mod testing {
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::lock::lock;
 
     /// The lines logged so far by one thread.
     #[derive(Clone, Default)]
@@ -295,7 +296,7 @@ pub(crate) mod testing {
     impl Captured {
         /// Takes what was logged since the last call.
         pub(crate) fn take(&self) -> Vec<String> {
-            std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+            std::mem::take(&mut lock(&self.0))
         }
     }
 
@@ -309,7 +310,7 @@ pub(crate) mod testing {
         let sink = captured.clone();
         let write = move |line: &str| {
             let line = line.strip_suffix('\n').expect("a line ends with a line feed");
-            sink.0.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+            lock(&sink.0).push(line.to_owned());
         };
         let lines = Lines { format, level: Box::new(move || level), zone: TimeZone::UTC, write };
         let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines));

@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -21,6 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::lock::lock;
 
 /// How long an unknown zombie is left to whoever may be about to wait for it. A waiter needs milliseconds; a
 /// process throttled by its CPU quota needs a few of the kernel's 100 ms periods.
@@ -63,7 +65,7 @@ impl Children {
     }
 
     fn awaited(&self) -> MutexGuard<'_, BTreeSet<i32>> {
-        self.inner.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.awaited)
     }
 }
 

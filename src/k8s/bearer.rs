@@ -1,7 +1,7 @@
 //! What goes into `Authorization` when no plugin is in play.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::kubeconfig::{self, Entry, User};
 use super::token::Authorization;
 use super::tokenfile::TokenFile;
+use crate::lock::lock;
 
 /// Between looks at a kubeconfig whose fixed credentials are not accepted.
 const REREAD_PAUSE: Duration = Duration::from_secs(5);
@@ -51,7 +52,7 @@ impl Bearer {
         match self {
             Self::None => (None, 0),
             Self::Fixed(fixed) => {
-                let held = fixed.held.lock().unwrap_or_else(PoisonError::into_inner);
+                let held = lock(&fixed.held);
                 (Some(held.authorization.clone()), held.generation)
             }
             Self::File(file) => {
@@ -73,7 +74,7 @@ impl Bearer {
 
 impl Fixed {
     fn rejected(&self, generation: u64) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.held);
         if held.generation != generation {
             return true;
         }

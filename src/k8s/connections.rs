@@ -9,9 +9,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::sys::socket::{Shutdown, shutdown};
+
+use crate::lock::lock;
 
 /// All connections of one identity towards the API server.
 #[derive(Clone, Default)]
@@ -114,7 +116,7 @@ impl Connections {
 
 impl Shared {
     fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use zeroize::Zeroizing;
 
 use super::connections::{Connections, Depth};
 use super::keypair::KeyPair;
+use crate::lock::lock;
 use crate::secret::Secret;
 
 /// A PEM text.
@@ -61,7 +62,7 @@ impl PairFiles {
 
     /// The pair that was read last, and its generation.
     pub(super) fn held(&self) -> (Arc<KeyPair>, u64) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.held).clone()
     }
 
     /// The connections that are closed when the pair changes.
@@ -84,7 +85,7 @@ impl PairFiles {
                 return;
             }
         };
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.held);
         if *held.0 != fresh {
             *held = (Arc::new(fresh), held.1 + 1);
             let closed = self.connections.retire(held.1, Depth::All);

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -18,6 +18,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use crate::lock::lock;
 use crate::unverified::Unverified;
 use crate::x509;
 
@@ -84,7 +85,7 @@ impl Trusts {
         match self {
             Self::Bundle(verifier) => {
                 verifier.fresh();
-                verifier.held.lock().unwrap_or_else(PoisonError::into_inner).1
+                lock(&verifier.held).1
             }
             Self::Anyone => 0,
         }
@@ -165,7 +166,7 @@ impl Verifier {
     }
 
     fn held(&self) -> Arc<Trust> {
-        Arc::clone(&self.held.lock().unwrap_or_else(PoisonError::into_inner).0)
+        Arc::clone(&lock(&self.held).0)
     }
 
     /// The state of the bundle now. Runs on new connections only, which are rare.
@@ -179,7 +180,7 @@ impl Verifier {
             Ok(Some(changed)) => {
                 tracing::info!(path = %path.display(), "the cluster's CA bundle changed");
                 let changed = Arc::new(changed);
-                let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut held = lock(&self.held);
                 *held = (Arc::clone(&changed), held.1 + 1);
                 changed
             }

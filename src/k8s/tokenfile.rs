@@ -2,13 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::token::Authorization;
+use crate::lock::lock;
 
 /// The kubelet replaces a token long before it expires. client-go's minute less its leeway of ten seconds.
 const AGE: Duration = Duration::from_secs(50);
@@ -58,7 +59,7 @@ impl TokenFile {
 
     async fn reload(&self) -> Held {
         let read = read(&self.path).await;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.held);
         match read {
             Ok(read) => {
                 if held.authorization != read {
@@ -75,7 +76,7 @@ impl TokenFile {
     }
 
     fn held(&self) -> Held {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.held).clone()
     }
 }
 

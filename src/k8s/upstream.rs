@@ -8,14 +8,13 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::task::JoinSet;
 use tower::BoxError;
 
 pub use super::base::{BadBase, Base};
@@ -35,7 +34,9 @@ use super::token::Authorization;
 use super::tokenfile::TokenFile;
 pub use super::tracked::Tracked;
 use crate::filewatch::FileWatch;
+use crate::lock::lock;
 use crate::settings::access::KubeAccess;
+use crate::shutdown::Errands;
 
 /// How often files with a client certificate are looked at, beside what inotify tells.
 const FILES_POLL: Duration = Duration::from_secs(60);
@@ -73,7 +74,8 @@ struct Inner {
     tls: Mutex<Option<Prepared>>,
     namespace: Option<String>,
     impersonate: Vec<(HeaderName, HeaderValue)>,
-    tasks: Mutex<JoinSet<()>>,
+    /// Ends with the rest.
+    _errands: Errands,
 }
 
 /// A TLS configuration, which holds for one client certificate and one state of trust.
@@ -88,7 +90,7 @@ enum Source {
     /// From files and texts; each may be there or not.
     Static {
         bearer: Bearer,
-        pair: Option<Box<PairFiles>>,
+        pair: Option<Arc<PairFiles>>,
         connections: Connections,
     },
     Plugin(Arc<Authenticator>),
@@ -184,7 +186,7 @@ impl Upstream {
                 (None, Some(authorization)) => Bearer::fixed(authorization, from.0, from.1),
                 (None, None) => Bearer::None,
             };
-            let pair = user.pair.map(|(chain, key)| PairFiles::open(chain, key).map(Box::new)).transpose()?;
+            let pair = user.pair.map(|(chain, key)| PairFiles::open(chain, key).map(Arc::new)).transpose()?;
             let connections = pair.as_ref().map(|pair| pair.connections().clone()).unwrap_or_default();
             Source::Static { bearer, pair, connections }
         };
@@ -198,14 +200,14 @@ impl Upstream {
         namespace: Option<String>,
         impersonate: Vec<(HeaderName, HeaderValue)>,
     ) -> Self {
-        let (tls, tasks) = (Mutex::new(None), Mutex::new(JoinSet::new()));
-        let inner = Arc::new(Inner { dialer, trusts, source, tls, namespace, impersonate, tasks });
-        if let Source::Static { pair: Some(pair), .. } = &inner.source
+        let mut errands = Errands::default();
+        if let Source::Static { pair: Some(pair), .. } = &source
             && let Some(file) = pair.files().next()
         {
-            lock(&inner.tasks).spawn(keep_pair_fresh(Arc::downgrade(&inner), file.clone()));
+            errands.spawn(keep_fresh(Arc::clone(pair), file.clone()));
         }
-        Self { inner }
+        let tls = Mutex::default();
+        Self { inner: Arc::new(Inner { dialer, trusts, source, tls, namespace, impersonate, _errands: errands }) }
     }
 
     /// The configured URL.
@@ -327,14 +329,11 @@ pub(super) fn here() -> Result<Surroundings, Error> {
 }
 
 /// Notices a replaced client certificate while nobody dials.
-async fn keep_pair_fresh(inner: Weak<Inner>, file: PathBuf) {
+async fn keep_fresh(pair: Arc<PairFiles>, file: PathBuf) {
     let mut watch = FileWatch::new(&file);
     loop {
         watch.changed(FILES_POLL).await;
-        let Some(inner) = inner.upgrade() else { return };
-        if let Source::Static { pair: Some(pair), .. } = &inner.source {
-            pair.reload();
-        }
+        pair.reload();
     }
 }
 
@@ -374,8 +373,4 @@ fn trusts(trust: Trust, surroundings: &Surroundings) -> io::Result<Trusts> {
 
 fn setup(what: String, source: impl Into<BoxError>) -> Error {
     Error::Setup { what, source: source.into() }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

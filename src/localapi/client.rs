@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use reqwest::{Method, Response, redirect};
 use super::error::{Error, ErrorKind, MAX_SOCKET_PATH, Right, from_answer, retry_after};
 use super::framer::{FrameError, Framer, Limits, Rule};
 use super::{Versions, ready};
+use crate::lock::lock;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -120,7 +121,7 @@ impl Transport {
     }
 
     pub(super) fn versions(&self) -> Versions {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.said).clone()
     }
 
     pub(super) fn error(&self, endpoint: &'static str, kind: ErrorKind) -> Error {
@@ -232,7 +233,7 @@ impl Transport {
         if version.is_none() && capability.is_none() {
             return;
         }
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(&self.said);
         if said.version.as_deref() != version || said.capability != capability {
             *said = Versions { version: version.map(str::to_owned), capability };
         }

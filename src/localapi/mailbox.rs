@@ -5,10 +5,11 @@
 //! whatever the consumer waits for.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::Error;
 use super::model::{Model, Update};
+use crate::lock::lock;
 
 /// One thing that happened on the bus.
 #[derive(Debug)]
@@ -117,7 +118,7 @@ struct Shared {
 
 impl Shared {
     fn with<T>(&self, act: impl FnOnce(&mut (Queue, bool)) -> T) -> T {
-        act(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut lock(&self.queue))
     }
 }
 

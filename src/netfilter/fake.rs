@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::firewall::ApplyError;
 use super::ruleset::{Ruleset, Table};
 use super::script;
+use crate::lock::lock;
 
 /// Tables in memory.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Fake {
 
     /// Whether the table holds just this.
     pub(super) fn holds(&self, desired: &Ruleset) -> bool {
-        let installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
+        let installed = lock(&self.installed);
         installed.get(&desired.table()).is_some_and(|(_, held)| held.as_ref() == Some(desired))
     }
 
@@ -46,7 +47,7 @@ impl Fake {
         if let Ok(refusal) = fs::read_to_string(self.seen_at.join("refuse")) {
             return Err(ApplyError::Refused(refusal.trim().to_owned()));
         }
-        let mut installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut installed = lock(&self.installed);
         let (count, held) = installed.entry(table).or_default();
         *count += 1;
         if self.seen_at.is_dir() {

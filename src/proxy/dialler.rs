@@ -6,11 +6,12 @@ use std::ffi::OsStr;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
 use crate::localapi::{Listener, LocalApi};
+use crate::lock::lock;
 
 /// Who made a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Diallers {
             Ok(None) if matches!(find(ours, theirs), Ok(Some(_))) => return Dialler::Another,
             Ok(None) | Err(_) => return Dialler::Unclear,
         };
-        let known = *self.daemon.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *lock(&self.daemon);
         if let Some(daemon) = known
             && let Some(dialler) = compare(daemon, end).await
         {
@@ -60,7 +61,7 @@ impl Diallers {
         }
         // Not asked yet, or it has been started anew.
         let Ok(daemon) = self.localapi.listener().await else { return Dialler::Unclear };
-        *self.daemon.lock().unwrap_or_else(PoisonError::into_inner) = Some(daemon);
+        *lock(&self.daemon) = Some(daemon);
         compare(daemon, end).await.unwrap_or(Dialler::Unclear)
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
@@ -23,6 +23,7 @@ use super::tls::{self, BadCertificate};
 use crate::causes::chain;
 use crate::localapi::types::Status;
 use crate::localapi::{LocalApi, Peers};
+use crate::lock::lock;
 use crate::x509;
 
 /// A certificate is asked for again at least so often; tailscaled has it at hand unless it has to be renewed.
@@ -238,10 +239,6 @@ fn choose(domains: &[String], sni: Option<&str>) -> Option<String> {
         Some(sni) => domains.iter().find(|domain| domain.eq_ignore_ascii_case(sni)),
     };
     chosen.cloned()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn unix_now() -> i64 {

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::buffers::Inbox;
 use crate::k8s::upstream::{DialError, Tracked, Upstream};
+use crate::lock::lock;
 
 /// Connections that wait at the same time.
 const MOST: usize = 32;
@@ -69,7 +70,7 @@ impl Pool {
         let oldest = if repeatable == Repeatable::Yes { LONGEST } else { FRESH };
         loop {
             let mut link = {
-                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut waiting = lock(&self.waiting);
                 // The last one is the youngest: when it is too old, all are.
                 waiting.pop_if(|link| link.since.elapsed() < oldest)?
             };
@@ -92,7 +93,7 @@ impl Pool {
             return;
         }
         (link.used, link.since) = (true, Instant::now());
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.waiting);
         if waiting.len() < MOST {
             waiting.push(link);
         }
@@ -102,10 +103,10 @@ impl Pool {
     pub(super) async fn keep_clean(&self, stop: CancellationToken) -> Result<(), Infallible> {
         let mut ticks = interval(SWEEP);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = lock(&self.waiting);
             waiting.retain_mut(|link| link.since.elapsed() < LONGEST && link.is_alive());
         }
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.waiting).clear();
         Ok(())
     }
 }

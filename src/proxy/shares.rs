@@ -4,7 +4,9 @@
 //! a user has a share for each. Whoever is beyond it is told so, but for a crowd of its own, which is shut out at once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::lock::lock;
 
 /// Of all places a peer may have one in so many.
 const SHARE: usize = 2;
@@ -50,7 +52,7 @@ impl Shares {
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -22,6 +22,7 @@ use super::names::Names;
 use crate::causes::chain;
 use crate::localapi::LocalApi;
 use crate::localapi::types::Status;
+use crate::lock::lock;
 
 /// Between looks at certificate files.
 const STAT: Duration = Duration::from_secs(1);
@@ -177,8 +178,4 @@ pub(super) fn base(
     config.ticketer = rustls::crypto::ring::Ticketer::new()?;
     config.send_tls13_tickets = 1;
     Ok(config)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,13 +5,14 @@
 //! known or not. So only connections over loopback are asked about one at a time, and those that tailscaled did not make not
 //! at all for a while after one that was nobody's. Refusing needs no question; letting in always does.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::dialler::Dialler;
+use crate::lock::lock;
 
 /// Questions about peers at the same time. A burst of connections shall take neither all our descriptors nor all of
 /// tailscaled.
@@ -73,7 +74,7 @@ impl Turns {
     }
 
     fn rests(&self, dialler: Dialler) -> bool {
-        let rest = *self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = *lock(&self.rest);
         dialler == Dialler::Another && rest.is_some_and(|until| Instant::now() < until)
     }
 }
@@ -83,7 +84,7 @@ impl Turn<'_> {
     pub(super) fn was_for_nobody(&self) {
         if self.dialler == Dialler::Another {
             let rest = self.since.elapsed().saturating_mul(REST).min(LONGEST_REST);
-            *self.turns.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + rest);
+            *lock(&self.turns.rest) = Some(Instant::now() + rest);
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -22,6 +22,7 @@ use super::record::{Call, Command, Timeout};
 use super::release::Version;
 use super::view::complete;
 use super::{Cluster, Mode};
+use crate::lock::lock;
 
 /// How a LocalAPI call fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -414,7 +415,7 @@ impl Daemon {
 impl Daemon {
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic elsewhere leaves records that are still worth reading.
-        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.inner)
     }
 
     /// Changes something and wakes everybody who waits.

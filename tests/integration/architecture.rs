@@ -37,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "hujson",
             "keepalive",
             "located",
+            "lock",
             "prefix",
             "secret",
             "shutdown",

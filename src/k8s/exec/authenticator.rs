@@ -4,12 +4,11 @@
 //! others. When the certificate changes, every connection that was made with the old one is closed.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::super::connections::{Connections, Depth};
@@ -19,6 +18,8 @@ use super::error::CredentialError;
 use super::run::{self, Run};
 use super::schedule::{Lasting, Look, Material, Rejected, Schedule};
 use super::{Settings, metrics};
+use crate::lock::lock;
+use crate::shutdown::Errands;
 
 /// How often a hint is worth repeating: so many times in this long.
 const HINTS: usize = 10;
@@ -35,7 +36,7 @@ pub(in crate::k8s) struct Authenticator {
     schedule: Mutex<Schedule>,
     /// The number of the last run that has ended.
     ended: watch::Sender<u64>,
-    tasks: Mutex<JoinSet<()>>,
+    errands: Mutex<Errands>,
     connections: Connections,
     hinted: Mutex<VecDeque<Instant>>,
 }
@@ -55,7 +56,7 @@ impl Authenticator {
             settings,
             schedule: Mutex::new(Schedule::new()),
             ended: watch::channel(0).0,
-            tasks: Mutex::new(JoinSet::new()),
+            errands: Mutex::default(),
             connections: Connections::default(),
             hinted: Mutex::new(VecDeque::new()),
         });
@@ -134,9 +135,9 @@ impl Authenticator {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = lock(&self.tasks);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
+        let mut errands = lock(&self.errands);
+        errands.forget_ended();
+        errands.spawn(task);
     }
 
     fn finish(&self, answer: Result<Answer, CredentialError>) {
@@ -259,8 +260,4 @@ fn hint(install: &str) -> String {
 pub(super) fn earliest_expiry() -> Option<i64> {
     let all: Vec<_> = lock(&ALL).iter().filter_map(Weak::upgrade).collect();
     all.iter().filter_map(|one| lock(&one.schedule).not_after()).min()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

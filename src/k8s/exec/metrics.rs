@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::authenticator;
 use super::error::CredentialError;
+use crate::lock::lock;
 
 static CALLS: Mutex<BTreeMap<(i32, &'static str), u64>> = Mutex::new(BTreeMap::new());
 static ALLOWED: AtomicU64 = AtomicU64::new(0);
@@ -48,7 +49,7 @@ pub(super) fn called(result: Result<(), &CredentialError>) {
         Err(CredentialError::NotFound { .. }) => (1, "plugin_not_found_error"),
         Err(_) => (1, "client_internal_error"),
     };
-    *CALLS.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+    *lock(&CALLS).entry(key).or_default() += 1;
 }
 
 pub(super) fn judged(is_allowed: bool) {
@@ -69,7 +70,7 @@ pub(super) fn rotated(age: u64) {
 /// All of them, now.
 pub fn snapshot() -> Snapshot {
     Snapshot {
-        calls: CALLS.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        calls: lock(&CALLS).clone(),
         allowed: ALLOWED.load(Ordering::Relaxed),
         denied: DENIED.load(Ordering::Relaxed),
         earliest_expiry: authenticator::earliest_expiry(),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 
@@ -20,6 +20,7 @@ use super::netlink::wire::Request;
 use super::netlink::{Commit, NetlinkError, Socket};
 use super::probe::Unfit;
 use super::ruleset::{Address, Family, Ruleset, Table};
+use crate::lock::lock;
 
 pub mod contents;
 pub mod diff;
@@ -89,7 +90,7 @@ impl Nft {
     pub async fn holds(&self, desired: &Ruleset) -> Result<bool, ApplyError> {
         let (families, table) = (self.families, desired.table());
         let digest = digest(desired);
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&table).copied();
+        let seen = lock(&self.seen).get(&table).copied();
         let then = seen.filter(|(_, held)| *held == digest).map(|(generation, _)| generation);
         let (generation, found) = blocking(move || {
             let generation = generation()?;
@@ -99,7 +100,7 @@ impl Nft {
         .await?;
         let Some(found) = found else { return Ok(true) };
         let holds = self.batch(&found, desired).is_empty();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         match generation {
             Some(generation) if holds => drop(seen.insert(table, (generation, digest))),
             _ => drop(seen.remove(&table)),

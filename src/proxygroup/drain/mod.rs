@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, WeakShared, join_all};
@@ -23,6 +23,7 @@ pub use self::ask::{Endpoint, Heard, Look, ask};
 use super::egress::config::{self, Config};
 use super::plan::PodIps;
 use crate::causes::chain;
+use crate::lock::lock;
 use crate::netfilter::ruleset::Family;
 
 /// What the contract says where there is nothing to wait for.
@@ -115,7 +116,7 @@ impl<A: Ask> Hook<A> {
             return Ok(SAFE);
         }
         let drain = {
-            let mut flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut flight = lock(&self.flight);
             let under_way = flight.as_ref().and_then(WeakShared::upgrade).filter(|drain| drain.peek().is_none());
             under_way.unwrap_or_else(|| {
                 let hook = Arc::clone(&self);

@@ -41,7 +41,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -59,6 +59,7 @@ use self::status::Status;
 use self::store::{Capacity, Keep, Store, Write};
 use super::http::{Limits, Listener, Server};
 use super::tls::{Identity, Style};
+use crate::lock::lock;
 
 pub use self::control::TimedOut;
 pub use self::fault::{Fault, Scope, Times};
@@ -141,7 +142,7 @@ struct State {
 
 impl Core {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Completes when the server is not stalled.
@@ -299,7 +300,7 @@ impl ApiServer {
     }
 
     fn socket(&self) -> MutexGuard<'_, Socket> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.socket)
     }
 
     fn take_server(&self) -> Option<Server> {
