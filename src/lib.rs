@@ -80,6 +80,7 @@ pub mod localapi;
 pub mod located;
 pub mod lock;
 pub mod manifests;
+pub mod maybe;
 pub mod netfilter;
 pub mod node;
 pub mod prefix;

@@ -19,6 +19,8 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::causes::chain;
+
 /// How long an aborted task may take to let go: it ends at its next await point, which is soon or never.
 const ABORT_SETTLES: Duration = Duration::from_millis(100);
 
@@ -48,12 +50,12 @@ pub struct Ended {
 }
 
 impl fmt::Display for Ended {
-    /// `task health panicked: …`; the error's causes are not included, the caller prints the chain.
+    /// `task health panicked: …`; an error with its causes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "task {} ", self.name)?;
         match &self.outcome {
             Outcome::Finished => f.write_str("ended"),
-            Outcome::Failed(error) => write!(f, "failed: {error}"),
+            Outcome::Failed(error) => write!(f, "failed: {}", chain(&**error)),
             Outcome::Panicked(message) => write!(f, "panicked: {message}"),
             Outcome::Aborted => f.write_str("did not stop in time and was aborted"),
         }

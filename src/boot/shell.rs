@@ -20,24 +20,22 @@ use super::groups::{Groups, World};
 use super::machine::{Action, Announcement, Boot, Death, Event, Level, LoginError, LoginSource, Outcome};
 use super::serving::Serving;
 use super::{announce, apply, argv, chain, host, http, login, publish, reissue, reload, stop};
-use crate::daemon::exit::Exit;
+use crate::daemon::kept::Kept;
 use crate::daemon::program::Program;
 use crate::daemon::reaper;
 use crate::daemon::socket;
 use crate::daemon::tailscaled::Tailscaled;
 use crate::health::{HealthHandle, Weight};
 use crate::k8s::publisher::{self, Publisher, SecretTarget};
+use crate::maybe::{at, receive};
 use crate::node;
 use crate::node::bus::Newest;
 use crate::node::metrics::OwnMetrics;
 use crate::settings::{CertShare, Persona, vars};
-use crate::shutdown::{Ended, Errands, Outcome as TaskOutcome, Signals, Tasks};
+use crate::shutdown::{Errands, Signals, Tasks};
 
 /// Limit of one state-writing call to the API server or the daemon after the boot deadline's part (W31).
 pub(super) const OPERATION_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long tailscaled may take to exit when it is stopped for a reissue.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// The loop's own deadline ends the wait for the socket; this one only bounds the task.
 const SOCKET_LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -69,8 +67,7 @@ pub(super) struct Shell {
     pub(super) announcements: Errands,
     pub(super) root: CancellationToken,
     incarnation: CancellationToken,
-    pub(super) daemon: Option<Tailscaled>,
-    kill_at: Option<Instant>,
+    pub(super) daemon: Kept,
     health: HealthHandle,
     /// Closed last: probes are answered until tailscaled is gone.
     pub(super) http: Tasks,
@@ -103,8 +100,7 @@ impl Shell {
             announcements: Errands::default(),
             incarnation: root.child_token(),
             root,
-            daemon: None,
-            kill_at: None,
+            daemon: Kept::default(),
             health,
             http: Tasks::new(CancellationToken::new()),
             publisher: None,
@@ -150,22 +146,13 @@ impl Shell {
     async fn next_event(&mut self, signals: &mut Signals) -> Event {
         loop {
             let tick = self.boot.deadline().map(Instant::from_std);
-            let kill = self.kill_at;
             tokio::select! {
                 biased;
                 _ = signals.next() => return Event::Signal,
-                exit = exited(self.daemon.as_mut()) => {
-                    self.daemon = None;
-                    self.kill_at = None;
+                exit = self.daemon.exited() => {
                     self.bus = None;
                     self.incarnation.cancel();
                     return Event::DaemonExited(Death(exit.to_string()));
-                }
-                () = at(kill) => {
-                    self.kill_at = None;
-                    if let Some(Err(error)) = self.daemon.as_ref().map(Tailscaled::kill_group) {
-                        tracing::warn!("error killing tailscaled: {error}");
-                    }
                 }
                 () = at(tick) => return Event::Tick,
                 Some(event) = self.inbox.recv() => return event,
@@ -175,8 +162,8 @@ impl Shell {
                         return Event::SideFailed(format!("a task of boot panicked: {error}"));
                     }
                 }
-                ended = self.tasks.next_ended() => return Event::SideFailed(unexpected(&ended)),
-                ended = self.http.next_ended() => return Event::SideFailed(unexpected(&ended)),
+                ended = self.tasks.next_ended() => return Event::SideFailed(ended.to_string()),
+                ended = self.http.next_ended() => return Event::SideFailed(ended.to_string()),
                 () = tokio::time::sleep(HEARTBEAT) => self.health.beat(),
             }
         }
@@ -338,20 +325,13 @@ impl Shell {
         let program = Program::new("tailscaled", environment).args(args);
         tracing::info!("Starting tailscaled");
         let daemon = Tailscaled::spawn(&context.children, &program).map_err(|error| chain(&error))?;
-        self.daemon = Some(daemon);
+        self.daemon.keep(daemon);
         Ok(())
     }
 
     fn stop_daemon(&mut self) {
-        match &self.daemon {
-            Some(daemon) => {
-                tracing::info!("Sending SIGTERM to tailscaled");
-                if let Err(error) = daemon.terminate() {
-                    tracing::warn!("error shutting tailscaled down: {error}");
-                }
-                self.kill_at = Some(Instant::now() + STOP_LIMIT);
-            }
-            None => self.task(async { Event::DaemonExited(Death("it was not running".to_owned())) }),
+        if !self.daemon.stop() {
+            self.task(async { Event::DaemonExited(Death("it was not running".to_owned())) });
         }
     }
 
@@ -446,37 +426,6 @@ fn is_failure(event: &Event) -> bool {
         Event::UpFinished(outcome) | Event::SetFinished(outcome) | Event::PrefsApplied(outcome) => outcome.is_err(),
         Event::LoginSubmitted(outcome) => matches!(outcome, Err(LoginError::Refused(_))),
         _ => false,
-    }
-}
-
-/// Waits for the child if there is one, for ever otherwise.
-async fn exited(child: Option<&mut Tailscaled>) -> Exit {
-    match child {
-        Some(child) => child.exited().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// A long-lived task that ends before it was told to is a failure, however it ended.
-fn unexpected(ended: &Ended) -> String {
-    match &ended.outcome {
-        TaskOutcome::Failed(error) => format!("task {} failed: {}", ended.name, chain(&**error)),
-        TaskOutcome::Finished | TaskOutcome::Panicked(_) | TaskOutcome::Aborted => ended.to_string(),
-    }
-}
-
-/// The next event of the bus if there is one, never otherwise.
-async fn receive(bus: Option<&mut mpsc::Receiver<Event>>) -> Option<Event> {
-    match bus {
-        Some(bus) => bus.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }
 

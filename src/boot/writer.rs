@@ -19,6 +19,7 @@ use crate::certs::office::{Fenced, Office};
 use crate::certs::promotion::{Action, Event, Mode, Promotion};
 use crate::certs::work;
 use crate::certs::world::{Allowed, Role};
+use crate::maybe::at;
 
 /// What the promotion works with.
 pub(super) struct Writer {
@@ -140,12 +141,5 @@ impl Writer {
                 }
             }
         }
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }

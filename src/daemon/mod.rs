@@ -5,6 +5,7 @@
 //! another try, [`exit`] how it ended in words, [`reaper`] collects what it leaves behind.
 
 pub mod exit;
+pub mod kept;
 pub mod program;
 pub mod reaper;
 pub mod restart;

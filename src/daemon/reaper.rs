@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::lock::lock;
+use crate::maybe::at;
 
 /// How long an unknown zombie is left to whoever may be about to wait for it. A waiter needs milliseconds; a
 /// process throttled by its CPU quota needs a few of the kernel's 100 ms periods.
@@ -99,15 +100,8 @@ pub async fn run(children: Children, stop: CancellationToken) -> io::Result<()> 
             () = stop.cancelled() => return Ok(()),
             Some(()) = child_changed.recv() => {}
             () = children.inner.forgotten.notified() => {}
-            () = sleep_until(next) => {}
+            () = at(next) => {}
         }
-    }
-}
-
-async fn sleep_until(next: Option<Instant>) {
-    match next {
-        Some(next) => tokio::time::sleep_until(next).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::firewall::Firewall;
 use super::ruleset::{Ruleset, Table};
 use crate::backoff::{Backoff, jitter};
+use crate::maybe::at;
 
 /// Between two looks at what the kernel has.
 const READ_BACK: Duration = Duration::from_secs(60);
@@ -168,13 +169,6 @@ impl Keeper {
                 false
             }
         }
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{Desired, Kind, Plan, View};
@@ -22,6 +22,7 @@ use crate::filewatch::FileWatch;
 use crate::k8s::publisher::{Publisher, Slot};
 use crate::k8s::state;
 use crate::localapi::model::Model;
+use crate::maybe::at;
 use crate::netfilter::keeper;
 use crate::node::resolve::resolve_written;
 
@@ -349,13 +350,6 @@ impl<P: Plan> Running<P> {
 
 fn kind<P: Plan>() -> &'static str {
     P::KIND.as_str()
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "keepalive",
             "located",
             "lock",
+            "maybe",
             "prefix",
             "secret",
             "shutdown",

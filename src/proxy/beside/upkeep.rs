@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::node::Node;
 use crate::health::{HealthHandle, Weight};
 use crate::localapi::LocalApi;
+use crate::maybe::at;
 use crate::proxy::Client;
 use crate::proxy::apply::{Wanted, apply};
 use crate::proxy::config::Config;
@@ -84,14 +86,8 @@ impl Upkeep {
 
     /// Waits for a reason to look again, no longer than `limit`.
     async fn changed(&mut self, limit: Option<Duration>) {
-        let wait = async {
-            match limit {
-                Some(limit) => tokio::time::sleep(limit).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = wait => {}
+            () = at(limit.map(|limit| Instant::now() + limit)) => {}
             changed = self.node.changed() => if changed.is_err() {
                 std::future::pending::<()>().await;
             },

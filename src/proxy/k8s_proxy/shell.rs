@@ -16,7 +16,7 @@ use super::daemon::{PrivateDir, arguments};
 use super::store::StateStore;
 use super::{Extras, FIELD_MANAGER, certs, login, reissue, stop};
 use crate::causes::chain;
-use crate::daemon::exit::Exit;
+use crate::daemon::kept::Kept;
 use crate::daemon::program::{Environment, Program};
 use crate::daemon::reaper::{self, Children};
 use crate::daemon::socket;
@@ -26,6 +26,7 @@ use crate::k8s::publisher::{self, Publisher, SecretTarget, Slot};
 use crate::k8s::state;
 use crate::k8s::upstream::{Upstream, Whose};
 use crate::localapi::LocalApi;
+use crate::maybe::{at, receive};
 use crate::node::{self, Device};
 use crate::proxy::apply::{self, Wanted};
 use crate::proxy::config::{Config, Flags};
@@ -36,10 +37,7 @@ use crate::proxy::reload::{self, ReloadErrors};
 use crate::proxy::{At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, Surroundings, Tls};
 use crate::serve::advertise::Ownership;
 use crate::settings::proxy::ProxySettings;
-use crate::shutdown::{Ended, Errands, Outcome as TaskOutcome, Signals, Tasks};
-
-/// How long tailscaled may take to exit when it is stopped for a new key.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+use crate::shutdown::{Errands, Signals, Tasks};
 
 /// The loop's own deadline ends the wait for the socket; this one only bounds the task.
 const SOCKET_LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -85,8 +83,7 @@ pub(super) struct Shell {
     pub(super) errands: Errands,
     pub(super) root: CancellationToken,
     incarnation: CancellationToken,
-    pub(super) daemon: Option<Tailscaled>,
-    kill_at: Option<Instant>,
+    pub(super) daemon: Kept,
     health: HealthHandle,
     /// Stopped after the Services were withdrawn.
     pub(super) proxy: Tasks,
@@ -126,8 +123,7 @@ impl Shell {
             errands: Errands::default(),
             incarnation: root.child_token(),
             root,
-            daemon: None,
-            kill_at: None,
+            daemon: Kept::default(),
             health,
             proxy: Tasks::new(CancellationToken::new()),
             http: Tasks::new(CancellationToken::new()),
@@ -168,20 +164,13 @@ impl Shell {
     async fn next_event(&mut self, signals: &mut Signals) -> Event {
         loop {
             let tick = self.life.deadline().map(Instant::from_std);
-            let kill = self.kill_at;
             tokio::select! {
                 biased;
                 _ = signals.next() => return Event::Signal,
-                exit = exited(self.daemon.as_mut()) => {
-                    (self.daemon, self.kill_at, self.bus) = (None, None, None);
+                exit = self.daemon.exited() => {
+                    self.bus = None;
                     self.incarnation.cancel();
                     return Event::DaemonExited(exit.to_string());
-                }
-                () = at(kill) => {
-                    self.kill_at = None;
-                    if let Some(Err(error)) = self.daemon.as_ref().map(Tailscaled::kill_group) {
-                        tracing::warn!("error killing tailscaled: {error}");
-                    }
                 }
                 () = at(tick) => return Event::Tick,
                 Some(event) = self.inbox.recv() => return event,
@@ -191,9 +180,9 @@ impl Shell {
                         return Event::SideFailed(format!("a task of k8s-proxy panicked: {error}"));
                     }
                 }
-                ended = self.tasks.next_ended() => return Event::SideFailed(unexpected(&ended)),
-                ended = self.proxy.next_ended() => return Event::SideFailed(unexpected(&ended)),
-                ended = self.http.next_ended() => return Event::SideFailed(unexpected(&ended)),
+                ended = self.tasks.next_ended() => return Event::SideFailed(ended.to_string()),
+                ended = self.proxy.next_ended() => return Event::SideFailed(ended.to_string()),
+                ended = self.http.next_ended() => return Event::SideFailed(ended.to_string()),
                 () = tokio::time::sleep(HEARTBEAT) => self.health.beat(),
             }
         }
@@ -335,7 +324,7 @@ impl Shell {
                 chain(&error)
             )
         })?;
-        self.daemon = Some(daemon);
+        self.daemon.keep(daemon);
         if let Err(error) = socket::link_default_socket(&context.settings.root, &context.private.socket()) {
             tracing::debug!("{}", error.warning());
         }
@@ -343,15 +332,8 @@ impl Shell {
     }
 
     fn stop_daemon(&mut self) {
-        match &self.daemon {
-            Some(daemon) => {
-                tracing::info!("Sending SIGTERM to tailscaled");
-                if let Err(error) = daemon.terminate() {
-                    tracing::warn!("error shutting tailscaled down: {error}");
-                }
-                self.kill_at = Some(Instant::now() + STOP_LIMIT);
-            }
-            None => self.errand(async { Event::DaemonExited("it was not running".to_owned()) }),
+        if !self.daemon.stop() {
+            self.errand(async { Event::DaemonExited("it was not running".to_owned()) });
         }
     }
 
@@ -473,36 +455,5 @@ impl Shell {
             snapshot.report("api-listener", Weight::Vital, readiness.listener);
             snapshot.report("config", Weight::Degrading, readiness.config);
         });
-    }
-}
-
-/// Waits for the child if there is one, for ever otherwise.
-async fn exited(child: Option<&mut Tailscaled>) -> Exit {
-    match child {
-        Some(child) => child.exited().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The next event of the bus if there is one, never otherwise.
-async fn receive(bus: Option<&mut mpsc::Receiver<Event>>) -> Option<Event> {
-    match bus {
-        Some(bus) => bus.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// A long-lived task that ends before it was told to is a failure, however it ended.
-fn unexpected(ended: &Ended) -> String {
-    match &ended.outcome {
-        TaskOutcome::Failed(error) => format!("task {} failed: {}", ended.name, chain(&**error)),
-        TaskOutcome::Finished | TaskOutcome::Panicked(_) | TaskOutcome::Aborted => ended.to_string(),
     }
 }
