@@ -17,3 +17,4 @@ pub mod nft;
 pub mod probe;
 pub mod ruleset;
 pub mod script;
+mod terms;

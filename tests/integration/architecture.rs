@@ -188,6 +188,7 @@ const PURE: &[&str] = &[
     "netfilter/nft/words.rs",
     "netfilter/ruleset.rs",
     "netfilter/script.rs",
+    "netfilter/terms.rs",
     "node/reissue.rs",
     "node/resolve.rs",
     "node/update.rs",
