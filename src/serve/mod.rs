@@ -12,5 +12,6 @@ pub mod change;
 pub mod document;
 pub mod follow;
 pub mod go;
+mod reading;
 mod services;
 pub mod withdraw;

@@ -228,6 +228,7 @@ const PURE: &[&str] = &[
     "serve/change.rs",
     "serve/document.rs",
     "serve/go.rs",
+    "serve/reading.rs",
     "serve/services.rs",
     "settings/merge.rs",
     "settings/parse.rs",
