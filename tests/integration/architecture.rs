@@ -405,7 +405,7 @@ impl Source {
         let module = self.module();
         let home = unit(&module);
         // A test module in a file of its own.
-        if self.path == "lib.rs" || self.path.ends_with("/tests.rs") {
+        if self.path == "lib.rs" || self.path.ends_with("/tests.rs") || self.path.contains("/tests/") {
             return problems;
         }
         if !self.text.starts_with("//!") {
