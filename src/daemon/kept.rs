@@ -67,3 +67,34 @@ impl Kept {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::exit::Cause;
+    use crate::daemon::program::{Environment, Program};
+    use crate::daemon::reaper::Children;
+
+    /// On a paused clock, which goes on once everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_deaf_is_killed_at_the_limit_and_then_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let ready = dir.path().join("ready");
+        let path = [("PATH", "/usr/bin:/bin"), ("READY", ready.to_str().unwrap())];
+        let environment: Environment = path.map(|(name, value)| (name.into(), value.into())).into_iter().collect();
+        let deaf = Program::new("/bin/sh", environment).args(["-c", "trap '' TERM; echo >$READY; exec sleep 60"]);
+        let mut kept = Kept::default();
+        assert!(!kept.stop(), "there is none");
+        kept.keep(Tailscaled::spawn(&Children::new(), &deaf).unwrap());
+        while !ready.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(kept.stop() && kept.is_some());
+        let told = Instant::now();
+        // Whoever stops waiting and begins again changes nothing.
+        assert!(tokio::time::timeout(STOP_LIMIT / 2, kept.exited()).await.is_err());
+        assert_eq!(kept.exited().await.cause, Cause::Signal(9));
+        assert_eq!(told.elapsed(), STOP_LIMIT);
+        assert!(!kept.is_some());
+    }
+}
