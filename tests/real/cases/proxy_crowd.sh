@@ -20,13 +20,13 @@ answered() {
   [ "$PERSONA" != proxy ] || want="200: 0, 500: 0, none: $asked"
   is "the end of $1" "$(tail -n 1 "${log[$1]}")" "$2 connections, $want, all: $asked"
 }
-# The first of them fill what is kept for later: pools, buffers, the allocator.
-crowd warm 10000
-exits warm 0 40
-answered warm 10000
+# The first of them fill what is kept for later: pools, buffers, the allocator, as many at once as the machine has it.
+crowd warm 60000
+exits warm 0 120
+answered warm 60000
 served || fail "not served after the first"
 before=$(resident)
-crowd crowd 100000
+crowd crowd 60000
 times=0
 while running crowd; do
   served || fail "not served within 10 s during it, after $times times"
@@ -34,7 +34,7 @@ while running crowd; do
   sleep 0.5
 done
 exits crowd 0 1
-answered crowd 100000
+answered crowd 60000
 served || fail "not served after it"
 after=$(resident)
 echo "served $times times during it; resident: $before KB, after the crowd $after KB"
