@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -230,31 +231,15 @@ impl Certs {
 
     /// Lets the orders that are under way end, for a moment.
     pub(super) async fn finish(&self) {
-        let asked = async {
-            if let Some(loops) = self.asked.get() {
-                loops.finish().await;
-            }
-        };
-        let kept = async {
-            if let Some(running) = self.running.get() {
-                running.loops.finish().await;
-            }
-        };
+        let asked = OptionFuture::from(self.asked.get().map(|loops| loops.finish()));
+        let kept = OptionFuture::from(self.running.get().map(|running| running.loops.finish()));
         tokio::join!(asked, kept);
     }
 
     /// Breaks off those that are, and gives up what was claimed for them.
     pub(super) async fn stop(&self) {
-        let asked = async {
-            if let Some(loops) = self.asked.get() {
-                loops.stop().await;
-            }
-        };
-        let kept = async {
-            if let Some(running) = self.running.get() {
-                running.loops.stop().await;
-            }
-        };
+        let asked = OptionFuture::from(self.asked.get().map(|loops| loops.stop()));
+        let kept = OptionFuture::from(self.running.get().map(|running| running.loops.stop()));
         tokio::join!(asked, kept);
     }
 

@@ -209,8 +209,8 @@ pub(super) fn fields(head: &Bytes, mut at: usize) -> Result<HeaderMap, BadHead> 
         let value = trim_start(&line[colon + 1..]);
         let begin = at + (line.len() - value.len());
         let value = trim_end(value);
-        let has_return = |_| if value.contains(&b'\r') { BadHead::LineEnd } else { BadHead::Value };
-        let value = HeaderValue::from_maybe_shared(head.slice(begin..begin + value.len())).map_err(has_return)?;
+        let bad = |_| if value.contains(&b'\r') { BadHead::LineEnd } else { BadHead::Value };
+        let value = HeaderValue::from_maybe_shared(head.slice(begin..begin + value.len())).map_err(bad)?;
         count += 1;
         if count > MOST_FIELDS {
             return Err(BadHead::TooManyFields);
