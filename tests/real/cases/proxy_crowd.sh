@@ -1,4 +1,4 @@
-# A hundred thousand connections that are closed at once, say nothing, stop half-way, send garbage or ask: peers are
+# Twice sixty thousand connections that are closed at once, say nothing, stop half-way, send garbage or ask: peers are
 # served during it and after, and memory stays flat.
 # personas: proxy-serve proxy
 # limit: 300

@@ -6,10 +6,10 @@
 # behind. iptables-nft tells in its own words what nft lists too: some of it nft does not show.
 rules() {
   local program
-  for program in "${@:-nft}"; do
+  [ $# != 0 ] || set -- nft iptables-legacy-save ip6tables-legacy-save iptables-nft-save ip6tables-nft-save
+  for program; do
     case $program in nft) rules_of_nft ;; *) rules_of_iptables "$program" ;; esac
   done
-  [ $# != 0 ] || rules iptables-legacy-save ip6tables-legacy-save iptables-nft-save ip6tables-nft-save
 }
 rules_of_nft() {
   at pod nft list ruleset 2>/dev/null | awk '
