@@ -39,7 +39,7 @@ mod words;
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -72,8 +72,6 @@ const BACKLOG: u32 = 1024;
 /// How an [`ApiServer`] is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen; port 0 picks a free one.
-    pub listen: SocketAddr,
     /// How the certificate is rooted.
     pub style: Style,
     /// How much a watch may resume from.
@@ -84,12 +82,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
-            style: Style::default(),
-            history: Capacity::default(),
-            bookmarks: Duration::from_secs(60),
-        }
+        Self { style: Style::default(), history: Capacity::default(), bookmarks: Duration::from_secs(60) }
     }
 }
 
@@ -189,10 +182,11 @@ impl ApiServer {
         Self::start_with(Options::default()).await
     }
 
-    /// Starts one as `options` say.
+    /// Starts one on a free port of 127.0.0.1, as `options` say.
+    #[expect(clippy::unused_async, reason = "as `stop`")]
     pub async fn start_with(options: Options) -> io::Result<Self> {
         let identity = Identity::new(options.style)?;
-        let listener = TcpListener::bind(options.listen).await?;
+        let listener = bound((Ipv4Addr::LOCALHOST, 0).into())?.listen(BACKLOG)?;
         let addr = listener.local_addr()?;
         let store = Store::new(options.history);
         let (version, _) = channel::channel(store.version());
@@ -259,15 +253,15 @@ impl ApiServer {
     /// An outage: cuts off every connection and refuses new ones. Objects, users and the port are kept.
     pub async fn stop(&self) -> io::Result<()> {
         let Some(server) = self.take_server() else { return Ok(()) };
+        // While the listener still has the port: in between, any outgoing connection could get it.
+        let reserved = bound(self.addr)?;
         server.stop(Duration::ZERO).await;
-        let socket = if self.addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(self.addr)?;
-        *self.socket() = Socket::Reserved(socket);
+        *self.socket() = Socket::Reserved(reserved);
         Ok(())
     }
 
     /// Ends an outage, on the same port.
+    #[expect(clippy::unused_async, reason = "as `stop`")]
     pub async fn start_again(&self) -> io::Result<()> {
         let reserved = {
             let mut socket = self.socket();
@@ -282,7 +276,7 @@ impl ApiServer {
         };
         let listener = match reserved {
             Some(reserved) => reserved.listen(BACKLOG)?,
-            None => TcpListener::bind(self.addr).await?,
+            None => bound(self.addr)?.listen(BACKLOG)?,
         };
         let server = serve(&self.core, &self.identity, listener);
         *self.socket() = Socket::Serving(server);
@@ -313,6 +307,15 @@ impl ApiServer {
             }
         }
     }
+}
+
+/// A socket with `addr`, which two of ours may have at once.
+fn bound(addr: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(addr)?;
+    Ok(socket)
 }
 
 fn serve(core: &Arc<Core>, identity: &Identity, listener: TcpListener) -> Server {
