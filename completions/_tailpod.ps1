@@ -90,7 +90,7 @@ Register-ArgumentCompleter -Native -CommandName 'tailpod' -ScriptBlock {
             [CompletionResult]::new('--local-addr', '--local-addr', [CompletionResultType]::ParameterName, 'Serve health and metrics there')
             [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use colour')
             [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'How log lines look')
-            [CompletionResult]::new('--proxy-protocol', '--proxy-protocol', [CompletionResultType]::ParameterName, 'Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default. Implied by `--service`, and by `--config` unless `--tls` names certificates')
+            [CompletionResult]::new('--proxy-protocol', '--proxy-protocol', [CompletionResultType]::ParameterName, 'Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default. Implied by `--service`, and by `--config` unless `--tls` names certificates. Every process in the same network namespace can write such a header, so each is trusted to say who calls')
             [CompletionResult]::new('--service-grants', '--service-grants', [CompletionResultType]::ParameterName, 'Also count grants whose destination is the Service, after those of the node')
             [CompletionResult]::new('--deny-unrecorded-streams', '--deny-unrecorded-streams', [CompletionResultType]::ParameterName, 'While recording is enforced, refuse every stream that cannot be recorded, port-forward included')
             [CompletionResult]::new('--server-timing', '--server-timing', [CompletionResultType]::ParameterName, 'Tell in each answer how long identity and upstream took')

@@ -84,7 +84,7 @@ set edit:completion:arg-completer[tailpod] = {|@words|
             cand --local-addr 'Serve health and metrics there'
             cand --color 'When to use colour'
             cand --log-format 'How log lines look'
-            cand --proxy-protocol 'Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default. Implied by `--service`, and by `--config` unless `--tls` names certificates'
+            cand --proxy-protocol 'Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default. Implied by `--service`, and by `--config` unless `--tls` names certificates. Every process in the same network namespace can write such a header, so each is trusted to say who calls'
             cand --service-grants 'Also count grants whose destination is the Service, after those of the node'
             cand --deny-unrecorded-streams 'While recording is enforced, refuse every stream that cannot be recorded, port-forward included'
             cand --server-timing 'Tell in each answer how long identity and upstream took'

@@ -16,6 +16,7 @@ use anyhow::{Context, anyhow};
 use self::event::Event;
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
+use crate::cli::later::Later;
 use crate::cli::output::Output;
 use crate::k8s::state;
 use crate::settings::ProcessEnv;
@@ -54,11 +55,11 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Ask for a new auth key in place of one that failed
-    Request(request::Args),
+    Request(Later<request::Args>),
     /// Return when an auth key appears that is not the old one
-    Wait(wait::Args),
+    Wait(Later<wait::Args>),
     /// Remove the request and what was registered under the old key
-    Clear(clear::Args),
+    Clear(Later<clear::Args>),
 }
 
 /// Who writes.
@@ -76,9 +77,9 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
     let signal = {
         let work = async {
             match &args.command {
-                Command::Request(request) => request::run(request, &args.cluster, &vars, out).await,
-                Command::Wait(wait) => wait::run(wait, &args.cluster, &vars, out).await,
-                Command::Clear(clear) => clear::run(clear, &args.cluster, &vars, out).await,
+                Command::Request(Later(request)) => request::run(request, &args.cluster, &vars, out).await,
+                Command::Wait(Later(wait)) => wait::run(wait, &args.cluster, &vars, out).await,
+                Command::Clear(Later(clear)) => clear::run(clear, &args.cluster, &vars, out).await,
             }
         };
         let mut work = pin!(work);

@@ -13,6 +13,7 @@ use crate::boot::login_failure::Class;
 use crate::boot::plan::{Plan, inline_problem};
 use crate::boot::{self, Outcome, termination};
 use crate::cli::exit::ExitStatus;
+use crate::cli::later::Later;
 use crate::cli::output::Output;
 use crate::cli::program::Invocation;
 use crate::proxygroup::once;
@@ -55,7 +56,7 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Ask the boot in this container whether it is healthy (exec probe)
-    Healthcheck(healthcheck::Args),
+    Healthcheck(Later<healthcheck::Args>),
 }
 
 impl Args {
@@ -68,7 +69,7 @@ impl Args {
 /// Runs it. As `containerboot`, arguments that were set aside are warned about once.
 pub async fn run(args: Args, invocation: &Invocation, out: &Output) -> anyhow::Result<ExitStatus> {
     let vars = ProcessEnv::capture();
-    if let Some(Command::Healthcheck(args)) = args.command {
+    if let Some(Command::Healthcheck(Later(args))) = args.command {
         return healthcheck::run(&args, out).await;
     }
     if invocation.ignored > 0 {

@@ -29,6 +29,7 @@ use super::healthcheck::limit;
 use crate::certs::names::Name;
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
+use crate::cli::later::Later;
 use crate::cli::output::Output;
 use crate::settings::ProcessEnv;
 use crate::shutdown::{Signal, Signals};
@@ -68,21 +69,21 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// List names and their certificates
-    List(list::Args),
+    List(Later<list::Args>),
     /// Show everything about one
-    Show(show::Args),
+    Show(Later<show::Args>),
     /// Show what is left of the authority's limits
-    Budget(budget::Args),
+    Budget(Later<budget::Args>),
     /// Compare what replicas serve with what is kept
-    Verify(verify::Args),
+    Verify(Later<verify::Args>),
     /// Have tailscaled get or renew one certificate
-    Issue(issue::Args),
+    Issue(Later<issue::Args>),
     /// Have tailscaled get every certificate that is needed, once or for as long as this runs
-    Run(run::Args),
+    Run(Later<run::Args>),
     /// Find out what keeps certificates from being issued
-    Check(check::Args),
+    Check(Later<check::Args>),
     /// Follow a serve config file: keep its certificates fresh, and have it served if asked to
-    Watch(watch::Args),
+    Watch(Later<watch::Args>),
 }
 
 /// Where to look, and how to say it.
@@ -143,18 +144,18 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
     let mut signals = Signals::install().context("cannot watch for signals")?;
     let Args { command, common, cluster } = &args;
     match command {
-        Command::Watch(args) => return watch::run(args, common, &vars, &mut signals, out).await,
-        Command::Run(args) => return run::run(args, common, cluster, &vars, &mut signals, out).await,
-        Command::Issue(args) => return issue::run(args, common, cluster, &vars, &mut signals, out).await,
+        Command::Watch(Later(args)) => return watch::run(args, common, &vars, &mut signals, out).await,
+        Command::Run(Later(args)) => return run::run(args, common, cluster, &vars, &mut signals, out).await,
+        Command::Issue(Later(args)) => return issue::run(args, common, cluster, &vars, &mut signals, out).await,
         _ => {}
     }
     let work = async {
         match command {
-            Command::List(args) => list::run(args, common, cluster, &vars, out).await,
-            Command::Show(args) => show::run(args, common, cluster, &vars, out).await,
-            Command::Budget(args) => budget::run(args, common, cluster, &vars, out).await,
-            Command::Verify(args) => verify::run(args, common, cluster, &vars, out).await,
-            Command::Check(args) => Box::pin(check::run(args, common, cluster, &vars, out)).await,
+            Command::List(Later(args)) => list::run(args, common, cluster, &vars, out).await,
+            Command::Show(Later(args)) => show::run(args, common, cluster, &vars, out).await,
+            Command::Budget(Later(args)) => budget::run(args, common, cluster, &vars, out).await,
+            Command::Verify(Later(args)) => verify::run(args, common, cluster, &vars, out).await,
+            Command::Check(Later(args)) => Box::pin(check::run(args, common, cluster, &vars, out)).await,
             // They stop in order, see above.
             Command::Issue(_) | Command::Run(_) | Command::Watch(_) => std::future::pending().await,
         }

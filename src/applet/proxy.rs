@@ -15,6 +15,7 @@ use clap::{ValueEnum, ValueHint};
 use crate::applet::socket;
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
+use crate::cli::later::Later;
 use crate::cli::output::Output;
 use crate::cli::program::Invocation;
 use crate::cli::report::Advise;
@@ -31,7 +32,7 @@ const TAILNET_PORT: u16 = 443;
 const BEHIND_SERVE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 80);
 
 /// How to proxy.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
@@ -69,7 +70,8 @@ pub struct Args {
     listen: Option<SocketAddr>,
 
     /// Expect a PROXY protocol header (v2) from tailscaled on every connection; listens on 127.0.0.1:80 by default.
-    /// Implied by `--service`, and by `--config` unless `--tls` names certificates
+    /// Implied by `--service`, and by `--config` unless `--tls` names certificates. Every process in the same network
+    /// namespace can write such a header, so each is trusted to say who calls
     #[arg(long)]
     proxy_protocol: bool,
 
@@ -124,13 +126,13 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Show as whom a peer's requests are made, and by which rules
-    Explain(explain::Args),
+    Explain(Later<explain::Args>),
     /// Print a kubeconfig for this proxy
-    Kubeconfig(kubeconfig::Args),
+    Kubeconfig(Later<kubeconfig::Args>),
     /// Check a config file of k8s-proxy
-    Check(check::Args),
+    Check(Later<check::Args>),
     /// Say what requests are about, as kube-apiserver sees them
-    Classify(classify::Args),
+    Classify(Later<classify::Args>),
 }
 
 /// Values of `--mode`.
@@ -216,10 +218,10 @@ impl Args {
 pub async fn run(mut args: Args, invocation: &Invocation, out: &Output) -> anyhow::Result<ExitStatus> {
     let vars = ProcessEnv::capture();
     match args.command.take() {
-        Some(Command::Explain(args)) => explain::run(args, out).await,
-        Some(Command::Kubeconfig(args)) => kubeconfig::run(args, out).await,
-        Some(Command::Check(args)) => check::run(&args, out),
-        Some(Command::Classify(args)) => classify::run(&args, out),
+        Some(Command::Explain(Later(args))) => explain::run(args, out).await,
+        Some(Command::Kubeconfig(Later(args))) => kubeconfig::run(args, out).await,
+        Some(Command::Check(Later(args))) => check::run(&args, out),
+        Some(Command::Classify(Later(args))) => classify::run(&args, out),
         None if persona::is_meant(&args, invocation, &vars) => persona::run(args, vars).await,
         None => run_beside(args, &vars).await,
     }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::boot::daemon_version;
 use crate::cli::cluster::{ClusterArgs, SecretRef, Target, advised};
 use crate::cli::exit::ExitStatus;
+use crate::cli::later::Later;
 use crate::cli::output::Output;
 use crate::cli::report::Advise;
 use crate::k8s::state::{self, StateSecret};
@@ -57,13 +58,13 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Show what it says about the node, and what is wrong with it
-    Inspect(look::Args),
+    Inspect(Later<look::Args>),
     /// Compare it with another one, or with a saved one
-    Diff(compare::Args),
+    Diff(Later<compare::Args>),
     /// Follow it: one line for each change
-    Watch(follow::Args),
+    Watch(Later<follow::Args>),
     /// Mend what can be mended
-    Repair(mend::Args),
+    Repair(Later<mend::Args>),
 }
 
 /// The Secret of a command that takes one.
@@ -81,10 +82,10 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
     let Args { command, cluster } = &args;
     let work = async {
         match command {
-            Command::Inspect(args) => look::run(args, cluster, &vars, out).await,
-            Command::Diff(args) => compare::run(args, cluster, &vars, out).await,
-            Command::Watch(args) => follow::run(args, cluster, &vars, out).await,
-            Command::Repair(args) => mend::run(args, cluster, &vars, out).await,
+            Command::Inspect(Later(args)) => look::run(args, cluster, &vars, out).await,
+            Command::Diff(Later(args)) => compare::run(args, cluster, &vars, out).await,
+            Command::Watch(Later(args)) => follow::run(args, cluster, &vars, out).await,
+            Command::Repair(Later(args)) => mend::run(args, cluster, &vars, out).await,
         }
     };
     let mut work = pin!(work);

@@ -8,6 +8,7 @@ pub mod ask;
 pub mod cluster;
 pub mod exit;
 pub mod generate;
+pub mod later;
 pub mod output;
 pub mod program;
 pub mod progress;
@@ -23,6 +24,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 use serde::Serialize;
 
 use self::exit::ExitStatus;
+use self::later::Later;
 use self::output::{Color, Output, Style, Surroundings, Talk};
 use self::program::Invocation;
 use self::report::Advise;
@@ -97,27 +99,27 @@ enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub enum Applet {
     /// Bring a node up and keep it up (containerboot)
-    Boot(applet::boot::Args),
+    Boot(Later<applet::boot::Args>),
     /// Proxy the Kubernetes API over the tailnet (k8s-proxy)
-    Proxy(applet::proxy::Args),
+    Proxy(Later<applet::proxy::Args>),
     /// Keep TLS certificates fresh and share them between replicas
-    Certs(applet::certs::Args),
+    Certs(Later<applet::certs::Args>),
     /// Request, wait for and clear auth keys
-    Authkey(applet::authkey::Args),
+    Authkey(Later<applet::authkey::Args>),
     /// Look at the state Secret and mend it
-    Secret(applet::secret::Args),
+    Secret(Later<applet::secret::Args>),
     /// Find out why a node is not up
-    Doctor(applet::doctor::Args),
+    Doctor(Later<applet::doctor::Args>),
     /// Play a Pod on this machine: a pretend cluster, tailscaled and operator
     #[cfg(feature = "sandbox")]
-    Sandbox(applet::sandbox::Args),
+    Sandbox(Later<applet::sandbox::Args>),
     /// Make the links that let this binary stand in for others
-    InstallLinks(applet::install_links::Args),
+    InstallLinks(Later<applet::install_links::Args>),
     /// Write completions, man pages and the generated parts of the README
-    Generate(applet::generate::Args),
+    Generate(Later<applet::generate::Args>),
     /// Words for completion scripts
     #[command(hide = true)]
-    Complete(applet::complete::Args),
+    Complete(Later<applet::complete::Args>),
 }
 
 // === impl Cli, Applet ===
@@ -127,7 +129,8 @@ impl Cli {
     /// the parser's tables would stay in the memory of every Pod.
     fn bare(args: &[OsString]) -> Option<Self> {
         let applet = match args {
-            [_, name] if name == "boot" => Applet::Boot(applet::boot::Args::default()),
+            [_, name] if name == "boot" => Applet::Boot(Later::default()),
+            [_, name] if name == "proxy" => Applet::Proxy(Later::default()),
             _ => return None,
         };
         Some(Self { list: false, global: Global::default(), applet: Some(applet) })
@@ -137,8 +140,8 @@ impl Cli {
 impl Applet {
     fn log_format(&self, invocation: &Invocation) -> telemetry::Format {
         match self {
-            Self::Proxy(args) if args.is_the_persona(invocation) => telemetry::Format::Zap,
-            Self::Boot(args) if args.is_the_long_run() => telemetry::Format::Boot,
+            Self::Proxy(Later(args)) if args.is_the_persona(invocation) => telemetry::Format::Zap,
+            Self::Boot(Later(args)) if args.is_the_long_run() => telemetry::Format::Boot,
             _ => telemetry::Format::Plain,
         }
     }
@@ -149,9 +152,11 @@ impl Applet {
     }
 }
 
-/// The command definition that help, man pages and completions are made from.
+/// The whole command definition, which man pages and completions are made from.
 pub fn definition() -> clap::Command {
-    Cli::command()
+    let mut definition = Cli::command();
+    definition.build();
+    definition
 }
 
 /// Parses, runs, reports. This is the whole program; `main` only hands it the arguments.
@@ -185,17 +190,17 @@ fn dispatch(cli: Cli, invocation: &Invocation, out: &Output) -> anyhow::Result<E
     // Every TLS stack below uses the process's default. A second run in one process finds it installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match applet {
-        Applet::Boot(args) => block_on(|| applet::boot::run(args, invocation, out)),
-        Applet::Proxy(args) => block_on_two(|| applet::proxy::run(args, invocation, out)),
-        Applet::Certs(args) => block_on(|| applet::certs::run(args, out)),
-        Applet::Authkey(args) => block_on(|| applet::authkey::run(args, out)),
-        Applet::Secret(args) => block_on(|| applet::secret::run(args, out)),
-        Applet::Doctor(args) => block_on(|| applet::doctor::run(&args, out)),
+        Applet::Boot(Later(args)) => block_on(|| applet::boot::run(args, invocation, out)),
+        Applet::Proxy(Later(args)) => block_on_two(|| applet::proxy::run(args, invocation, out)),
+        Applet::Certs(Later(args)) => block_on(|| applet::certs::run(args, out)),
+        Applet::Authkey(Later(args)) => block_on(|| applet::authkey::run(args, out)),
+        Applet::Secret(Later(args)) => block_on(|| applet::secret::run(args, out)),
+        Applet::Doctor(Later(args)) => block_on(|| applet::doctor::run(&args, out)),
         #[cfg(feature = "sandbox")]
-        Applet::Sandbox(args) => block_on(|| applet::sandbox::run(args, out)),
-        Applet::InstallLinks(args) => applet::install_links::run(&args, out),
-        Applet::Generate(args) => applet::generate::run(&args, &definition(), out),
-        Applet::Complete(args) => block_on(|| applet::complete::run(&args, out)),
+        Applet::Sandbox(Later(args)) => block_on(|| applet::sandbox::run(args, out)),
+        Applet::InstallLinks(Later(args)) => applet::install_links::run(&args, out),
+        Applet::Generate(Later(args)) => applet::generate::run(&args, &definition(), out),
+        Applet::Complete(Later(args)) => block_on(|| applet::complete::run(&args, out)),
     }
 }
 
@@ -265,8 +270,8 @@ fn parse_all(args: &[OsString]) -> Result<Cli, clap::Error> {
         Color::Always => clap::ColorChoice::Always,
         Color::Never => clap::ColorChoice::Never,
     };
-    let matches = definition().color(color).try_get_matches_from(args)?;
-    Cli::from_arg_matches(&matches)
+    let mut matches = Cli::command().color(color).try_get_matches_from(args)?;
+    Cli::from_arg_matches_mut(&mut matches)
 }
 
 /// `--color` as far as it can be seen before parsing, for help and usage errors.
@@ -347,9 +352,11 @@ mod tests {
 
     #[test]
     fn a_bare_applet_is_what_the_parser_says() {
-        let args = ["tailpod", "boot"].map(OsString::from);
-        let bare = Cli::bare(&args).expect("no parser needed");
-        assert_eq!(format!("{bare:?}"), format!("{:?}", parse_all(&args).expect("parses")));
+        for applet in ["boot", "proxy"] {
+            let args = ["tailpod", applet].map(OsString::from);
+            let bare = Cli::bare(&args).expect("no parser needed");
+            assert_eq!(format!("{bare:?}"), format!("{:?}", parse_all(&args).expect("parses")));
+        }
         for args in [&["tailpod"][..], &["tailpod", "boot", "--check"], &["tailpod", "--json"]] {
             assert!(Cli::bare(&args.iter().map(OsString::from).collect::<Vec<_>>()).is_none(), "{args:?}");
         }

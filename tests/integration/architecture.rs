@@ -56,6 +56,7 @@ const TERMINAL: &[&str] = &[
     "cli::ask",
     "cli::cluster",
     "cli::exit",
+    "cli::later",
     "cli::output",
     "cli::program",
     "cli::progress",
