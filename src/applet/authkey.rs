@@ -11,7 +11,7 @@ mod wait;
 
 use std::pin::pin;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 
 use self::event::Event;
 use crate::cli::cluster::ClusterArgs;
@@ -20,7 +20,7 @@ use crate::cli::later::Later;
 use crate::cli::output::Output;
 use crate::k8s::state;
 use crate::settings::ProcessEnv;
-use crate::shutdown::{Signal, Signals};
+use crate::shutdown::Signals;
 
 /// How we introduce ourselves to the API server.
 const COMPONENT: &str = "authkey";
@@ -90,10 +90,7 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
         }
     };
     event::say(out, &Event::Interrupted { by: &signal.to_string() })?;
-    match signal {
-        Signal::Interrupt => Ok(ExitStatus::Interrupted),
-        Signal::Terminate => Err(anyhow!("stopped by {signal} before it was done")),
-    }
+    super::interrupted(signal)
 }
 
 /// What the API server accepts: at most 128 printable characters.

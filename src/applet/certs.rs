@@ -20,19 +20,20 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::ValueHint;
 
 pub(super) use self::around::doctor_findings;
 use self::document::Format;
 use super::healthcheck::limit;
+use super::interrupted;
 use crate::certs::names::Name;
 use crate::cli::cluster::ClusterArgs;
 use crate::cli::exit::ExitStatus;
 use crate::cli::later::Later;
 use crate::cli::output::Output;
 use crate::settings::ProcessEnv;
-use crate::shutdown::{Signal, Signals};
+use crate::shutdown::Signals;
 
 /// What to look at.
 #[derive(Debug, clap::Args)]
@@ -165,14 +166,6 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
         biased;
         result = work.as_mut() => result,
         signal = signals.next() => interrupted(signal),
-    }
-}
-
-/// What a signal makes of work that was not done.
-fn interrupted(signal: Signal) -> anyhow::Result<ExitStatus> {
-    match signal {
-        Signal::Interrupt => Ok(ExitStatus::Interrupted),
-        Signal::Terminate => Err(anyhow!("stopped by {signal} before it was done")),
     }
 }
 

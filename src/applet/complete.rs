@@ -40,8 +40,11 @@ pub async fn run(args: &Args, out: &Output) -> anyhow::Result<ExitStatus> {
         let cluster = cluster.connect(&ProcessEnv::capture(), "tailpod-complete").await.ok()?;
         cluster.until(deadline).secret_names().await.ok()
     };
-    for name in timeout(PATIENCE, names).await.ok().flatten().unwrap_or_default() {
-        out.data(name)?;
-    }
-    Ok(ExitStatus::Done)
+    super::interruptible(async {
+        for name in timeout(PATIENCE, names).await.ok().flatten().unwrap_or_default() {
+            out.data(name)?;
+        }
+        Ok(ExitStatus::Done)
+    })
+    .await
 }

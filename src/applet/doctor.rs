@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::certs::doctor_findings;
+use super::interruptible;
 use crate::boot::files::{check_files, needed_files};
 use crate::boot::host::{Forwarding, tun_path};
 use crate::cli::cluster::ClusterArgs;
@@ -68,9 +69,12 @@ struct Counts {
 pub async fn run(args: &Args, out: &Output) -> anyhow::Result<ExitStatus> {
     let vars = ProcessEnv::capture();
     let subject = subject(&args.cluster, &vars);
-    let findings = examine(&subject, &args.only, Box::pin(doctor_findings(&args.cluster, &vars))).await;
     let as_json = |document: &Report<'_>| if out.is_json() { out.json(document).map(|()| true) } else { Ok(false) };
-    report(&findings, as_json, out)
+    let looks = async {
+        let findings = examine(&subject, &args.only, Box::pin(doctor_findings(&args.cluster, &vars))).await;
+        report(&findings, as_json, out)
+    };
+    interruptible(Box::pin(looks)).await
 }
 
 /// Says what was found: as a document, unless `write` says that there is none to be.

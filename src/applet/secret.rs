@@ -93,10 +93,9 @@ pub async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> {
         biased;
         result = work.as_mut() => result,
         signal = signals.next() => match (signal, command) {
-            (Signal::Interrupt, _) => Ok(ExitStatus::Interrupted),
             // A watch has no other end.
             (Signal::Terminate, Command::Watch(_)) => Ok(ExitStatus::Done),
-            (Signal::Terminate, _) => Err(anyhow!("stopped by {signal} before it was done")),
+            _ => super::interrupted(signal),
         }
     }
 }

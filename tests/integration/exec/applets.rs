@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -10,7 +11,7 @@ use tokio::process::Command;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::proxy::world::{ANN, get, proxy_header, user};
-use crate::support::{Boot, NAMESPACE, SECRET, SOON, Scene, running};
+use crate::support::{Boot, NAMESPACE, SECRET, SOON, Scene, is_alive, running};
 
 /// How one of them is started.
 struct Applet {
@@ -181,6 +182,23 @@ async fn what_the_policy_forbids_is_run_by_none() {
         }
         assert_eq!((stage.runs().len(), stage.scene.api().requests().len()), (0, 0), "{}", applet.name);
     }
+}
+
+/// A terminal's SIGINT does not reach a plugin, which has its own process group.
+#[tokio::test]
+async fn an_interrupted_doctor_leaves_no_plugin_behind() {
+    let stage = Stage::new().await;
+    let pid = stage.scene.root().join("pid");
+    let hanging = format!("echo $$ > '{0}.new'; mv '{0}.new' '{0}'; exec sleep 1000", pid.display());
+    stage.scene.sandbox.pod().write("plugin.sh", hanging).unwrap();
+    let applet = APPLETS.iter().find(|applet| applet.name == "doctor").unwrap();
+    let mut doctor = stage.start(applet, &[]);
+    stage.until(applet, &doctor, |_| pid.exists()).await;
+    let plugin = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    assert!(is_alive(plugin));
+    doctor.signal(Signal::SIGINT);
+    doctor.ends(130).await;
+    stage.until(applet, &doctor, |_| !is_alive(plugin)).await;
 }
 
 /// A Pod that was given no token, beside a kubeconfig that nobody named for us. What serves a cluster to others takes no
