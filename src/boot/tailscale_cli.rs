@@ -16,10 +16,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
 use crate::daemon::exit::{Exit, Usage};
+use crate::daemon::lines::Lines;
 use crate::daemon::program::{Program, SpawnError};
 use crate::daemon::reaper::Children;
 
-/// How much of stderr is kept, and how long a line may get before it is handed out in parts.
+/// How much of stderr is kept.
 const KEPT: usize = 16 * 1024;
 
 /// How long a process that outlives the CLI may hold on to its stderr before we stop listening.
@@ -144,30 +145,6 @@ impl Tail {
     fn into_text(mut self) -> String {
         self.trim();
         String::from_utf8_lossy(&self.0).into_owned()
-    }
-}
-
-/// Cuts a stream of bytes into lines.
-#[derive(Default)]
-struct Lines(Vec<u8>);
-
-impl Lines {
-    fn push(&mut self, bytes: &[u8], on_line: &mut impl FnMut(&str)) {
-        for &byte in bytes {
-            if byte == b'\n' || self.0.len() == KEPT {
-                self.finish(on_line);
-            }
-            if byte != b'\n' {
-                self.0.push(byte);
-            }
-        }
-    }
-
-    fn finish(&mut self, on_line: &mut impl FnMut(&str)) {
-        if !self.0.is_empty() {
-            on_line(String::from_utf8_lossy(&self.0).trim_end_matches('\r'));
-            self.0.clear();
-        }
     }
 }
 

@@ -1,17 +1,18 @@
 //! The tailscaled process: started in a group of its own, watched from its first moment, stopped by name.
 //!
-//! Its streams are ours, its stdin is empty, its environment is exactly what it is given. Whoever holds a
-//! [`Tailscaled`] is told of its death at once ([`exited`](Tailscaled::exited)); dropping a living one sends it
-//! SIGTERM, so that no path through the program leaves it unsignalled.
+//! Its streams are ours unless its words are asked for, its stdin is empty, its environment is exactly what it is given.
+//! Whoever holds a [`Tailscaled`] is told of its death at once ([`exited`](Tailscaled::exited)); dropping a living one
+//! sends it SIGTERM, so that no path through the program leaves it unsignalled.
 
 use std::future::Future;
 use std::io;
+use std::process::Stdio;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use tokio::process::Child;
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
 use super::exit::{Exit, Usage};
@@ -35,7 +36,20 @@ pub struct Tailscaled {
 impl Tailscaled {
     /// Starts it as the leader of a new process group, so that a Ctrl-C at the terminal reaches it only through us.
     pub fn spawn(children: &Children, program: &Program) -> Result<Self, SpawnError> {
+        Self::start(children, program, program.command()?)
+    }
+
+    /// The same, with its standard error for the caller, who has to read it to its end: tailscaled waits for room in a
+    /// full pipe, and dies of one that nobody reads.
+    pub fn spawn_heard(children: &Children, program: &Program) -> Result<(Self, ChildStderr), SpawnError> {
         let mut command = program.command()?;
+        command.stderr(Stdio::piped());
+        let mut daemon = Self::start(children, program, command)?;
+        let stderr = daemon.child.stderr.take().ok_or_else(|| io::Error::other("no pipe for its stderr"));
+        stderr.map(|stderr| (daemon, stderr)).map_err(|source| program.refused(source))
+    }
+
+    fn start(children: &Children, program: &Program, mut command: Command) -> Result<Self, SpawnError> {
         command.process_group(0);
         let before = Usage::now();
         let (child, registered) = children.spawn(&mut command).map_err(|source| program.refused(source))?;

@@ -144,6 +144,7 @@ const PURE: &[&str] = &[
     "certs/storage.rs",
     "cli/generate.rs",
     "cli/program.rs",
+    "daemon/lines.rs",
     "daemon/restart.rs",
     "digest.rs",
     "dns/config.rs",

@@ -11,6 +11,7 @@ mod reissue;
 mod shell;
 mod stop;
 mod store;
+mod words;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -106,7 +107,7 @@ fn begin(config: &Config) {
         tracing::info!("App \"{app}\" is not passed on: tailscaled takes only names that it knows");
     }
     if config.state.is_none() {
-        tracing::warn!("State is not set: the node's identity is kept in memory and lost with every restart");
+        tracing::warn!("No state Secret provided; using in-memory store, which will lose state on restart");
     }
     if config.api_server.mode == Mode::NoAuth {
         tracing::debug!("callers bring their own credentials");

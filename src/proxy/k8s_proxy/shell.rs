@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::daemon::{PrivateDir, arguments};
 use super::store::StateStore;
-use super::{Extras, FIELD_MANAGER, certs, login, reissue, stop};
+use super::{Extras, FIELD_MANAGER, certs, login, reissue, stop, words};
 use crate::causes::chain;
 use crate::daemon::kept::Kept;
 use crate::daemon::program::{Environment, Program};
@@ -44,6 +44,9 @@ const SOCKET_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// How much later than a broken connection the daemon's death may be seen.
 const DEATH_SHOWS: Duration = Duration::from_millis(250);
+
+/// How long what a dead tailscaled has said is waited for; whatever outlives it may hold on to the pipe.
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How often a loop without events shows that it lives; below a third of [`crate::health::STALLED`].
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -84,6 +87,10 @@ pub(super) struct Shell {
     pub(super) root: CancellationToken,
     incarnation: CancellationToken,
     pub(super) daemon: Kept,
+    /// Reads what it says, to its end.
+    pub(super) words: Errands,
+    /// Its end is expected.
+    leaving: CancellationToken,
     health: HealthHandle,
     /// Stopped after the Services were withdrawn.
     pub(super) proxy: Tasks,
@@ -122,8 +129,10 @@ impl Shell {
             tasks: Tasks::new(root.clone()),
             errands: Errands::default(),
             incarnation: root.child_token(),
+            leaving: root.child_token(),
             root,
             daemon: Kept::default(),
+            words: Errands::default(),
             health,
             proxy: Tasks::new(CancellationToken::new()),
             http: Tasks::new(CancellationToken::new()),
@@ -170,6 +179,7 @@ impl Shell {
                 exit = self.daemon.exited() => {
                     self.bus = None;
                     self.incarnation.cancel();
+                    let _ = timeout(LAST_WORDS, self.words.next_ended()).await;
                     return Event::DaemonExited(exit.to_string());
                 }
                 () = at(tick) => return Event::Tick,
@@ -317,13 +327,14 @@ impl Shell {
         let program =
             Program::new("tailscaled", context.environment.clone()).args(arguments(&context.private, &self.first));
         tracing::info!("Starting tailscaled");
-        let daemon = Tailscaled::spawn(&self.children, &program).map_err(|error| {
+        let (daemon, stderr) = Tailscaled::spawn_heard(&self.children, &program).map_err(|error| {
             format!(
                 "starting tailscaled failed: {}; the image needs tailscaled beside this program, for example \
                  `FROM tailscale/tailscale` with this binary copied into it",
                 chain(&error)
             )
         })?;
+        self.words.spawn(words::relay(stderr, self.leaving.clone()));
         self.daemon.keep(daemon);
         if let Err(error) = socket::link_default_socket(&context.settings.root, &context.private.socket()) {
             tracing::debug!("{}", error.warning());
@@ -332,6 +343,7 @@ impl Shell {
     }
 
     fn stop_daemon(&mut self) {
+        self.leaving.cancel();
         if !self.daemon.stop() {
             self.errand(async { Event::DaemonExited("it was not running".to_owned()) });
         }

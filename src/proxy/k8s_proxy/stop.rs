@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use super::shell::Shell;
+use tokio::time::timeout;
+
+use super::shell::{LAST_WORDS, Shell};
 use crate::serve::advertise::Ownership;
 use crate::serve::withdraw::fail_over;
 use crate::shutdown::Signals;
@@ -15,7 +17,7 @@ const PROXY_GRACE: Duration = Duration::from_secs(12);
 
 /// For tailscaled to carry to the peers that their connections are closed; it drops what it has not sent yet, and on a
 /// busy machine half a second was not enough once: a client that is not told waits for ever.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What tailscaled may take after SIGTERM.
 const DAEMON_GRACE: Duration = Duration::from_secs(5);
@@ -46,7 +48,7 @@ pub(super) async fn shut_down(mut shell: Shell, signals: &mut Signals) {
 async fn stop_daemon(shell: &mut Shell, signals: &mut Signals) {
     let Some(mut daemon) = shell.daemon.take() else { return };
     tokio::select! {
-        () = tokio::time::sleep(LAST_WORDS) => {}
+        () = tokio::time::sleep(FAREWELL) => {}
         _ = signals.next() => {}
     }
     tracing::info!("Sending SIGTERM to tailscaled");
@@ -56,7 +58,9 @@ async fn stop_daemon(shell: &mut Shell, signals: &mut Signals) {
             _ = signals.next() => tokio::time::sleep(Duration::from_secs(1)).await,
         }
     };
-    match daemon.stop(grace).await {
+    let ended = daemon.stop(grace).await;
+    let _ = timeout(LAST_WORDS, shell.words.next_ended()).await;
+    match ended {
         Ok(Some(exit)) => {
             tracing::debug!("tailscaled ended with {exit}");
             tracing::info!("tailscaled exited");

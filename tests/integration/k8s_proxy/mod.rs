@@ -5,6 +5,8 @@
 mod beside;
 mod commands;
 mod config;
+mod health;
+mod log;
 mod reissue;
 mod start;
 mod stop;
