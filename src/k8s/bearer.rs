@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::kubeconfig::{self, Entry, User};
+use super::rereads::Rereads;
 use super::token::Authorization;
 use super::tokenfile::TokenFile;
 use crate::lock::lock;
@@ -30,21 +31,17 @@ pub(super) enum Bearer {
 pub(super) struct Fixed {
     path: PathBuf,
     context: Option<String>,
-    held: Mutex<Held>,
-}
-
-#[derive(Debug)]
-struct Held {
-    authorization: Authorization,
-    generation: u64,
-    read_at: Option<Instant>,
+    held: Mutex<(Authorization, u64)>,
+    /// When it was read again last. Held while that goes on, which is nothing to whoever only asks for what is held.
+    read_at: Mutex<Option<Instant>>,
+    rereads: Rereads,
 }
 
 impl Bearer {
     /// `authorization` of that context.
     pub(super) fn fixed(authorization: Authorization, path: PathBuf, context: Option<String>) -> Self {
-        let held = Mutex::new(Held { authorization, generation: 1, read_at: None });
-        Self::Fixed(Fixed { path, context, held })
+        let held = Mutex::new((authorization, 1));
+        Self::Fixed(Fixed { path, context, held, read_at: Mutex::default(), rereads: Rereads::default() })
     }
 
     /// The value, and its generation.
@@ -52,8 +49,8 @@ impl Bearer {
         match self {
             Self::None => (None, 0),
             Self::Fixed(fixed) => {
-                let held = lock(&fixed.held);
-                (Some(held.authorization.clone()), held.generation)
+                let (authorization, generation) = lock(&fixed.held).clone();
+                (Some(authorization), generation)
             }
             Self::File(file) => {
                 let (authorization, generation) = file.get().await;
@@ -74,25 +71,23 @@ impl Bearer {
 
 impl Fixed {
     fn rejected(&self, generation: u64) -> bool {
-        let mut held = lock(&self.held);
-        if held.generation != generation {
+        let mut read_at = lock(&self.read_at);
+        let (held, now) = lock(&self.held).clone();
+        if now != generation {
             return true;
         }
-        if held.read_at.is_some_and(|at| at.elapsed() < REREAD_PAUSE) {
+        if read_at.is_some_and(|at| at.elapsed() < REREAD_PAUSE) {
             return false;
         }
-        held.read_at = Some(Instant::now());
-        match kubeconfig::load(&self.path, self.context.as_deref()) {
-            Ok(Entry { user: User { fixed: Some(fresh), .. }, .. }) if fresh != held.authorization => {
-                held.authorization = fresh;
-                held.generation += 1;
+        *read_at = Some(Instant::now());
+        let read = kubeconfig::load(&self.path, self.context.as_deref());
+        let what = format_args!("the kubeconfig {}", self.path.display());
+        match self.rereads.told(&what, read) {
+            Some(Entry { user: User { fixed: Some(fresh), .. }, .. }) if fresh != held => {
+                *lock(&self.held) = (fresh, generation + 1);
                 true
             }
-            Ok(_) => false,
-            Err(error) => {
-                tracing::debug!(%error, "cannot read the kubeconfig again");
-                false
-            }
+            _ => false,
         }
     }
 }

@@ -24,6 +24,7 @@ mod pairfiles;
 pub mod pods;
 pub mod publisher;
 mod request;
+mod rereads;
 pub mod state;
 mod surroundings;
 mod tls;

@@ -18,6 +18,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::rereads::Rereads;
 use crate::lock::lock;
 use crate::unverified::Unverified;
 use crate::x509;
@@ -83,10 +84,7 @@ impl Trusts {
     /// resumed session is not verified again.
     pub(super) fn version(&self) -> u64 {
         match self {
-            Self::Bundle(verifier) => {
-                verifier.fresh();
-                lock(&verifier.held).1
-            }
+            Self::Bundle(verifier) => verifier.fresh().1,
             Self::Anyone => 0,
         }
     }
@@ -121,6 +119,7 @@ pub(super) struct Verifier {
     bundle: Bundle,
     /// With the number of times that it has changed.
     held: Mutex<(Arc<Trust>, u64)>,
+    rereads: Rereads,
 }
 
 /// One state of the bundle.
@@ -162,33 +161,26 @@ impl Verifier {
             Bundle::File(path) | Bundle::System(path) => Trust::from_pem(std::fs::read(path)?, &bundle)?,
             Bundle::Fixed(roots) => Trust::new(Vec::new(), roots.clone(), &bundle)?,
         };
-        Ok(Self { bundle, held: Mutex::new((Arc::new(trust), 0)) })
+        Ok(Self { bundle, held: Mutex::new((Arc::new(trust), 0)), rereads: Rereads::default() })
     }
 
     fn held(&self) -> Arc<Trust> {
         Arc::clone(&lock(&self.held).0)
     }
 
-    /// The state of the bundle now. Runs on new connections only, which are rare.
-    fn fresh(&self) -> Arc<Trust> {
-        let held = self.held();
-        let Some(path) = self.bundle.path() else { return held };
-        let changed = |pem| if pem == held.pem { Ok(None) } else { Trust::from_pem(pem, &self.bundle).map(Some) };
+    /// The state of the bundle now, and its number. Runs on new connections only, which are rare.
+    fn fresh(&self) -> (Arc<Trust>, u64) {
+        // Before reading: what was read last is then what was there last.
+        let mut held = lock(&self.held);
+        let Some(path) = self.bundle.path() else { return held.clone() };
+        let changed = |pem| if pem == held.0.pem { Ok(None) } else { Trust::from_pem(pem, &self.bundle).map(Some) };
         let read = std::fs::read(path).and_then(changed);
-        match read {
-            Ok(None) => held,
-            Ok(Some(changed)) => {
-                tracing::info!(path = %path.display(), "the cluster's CA bundle changed");
-                let changed = Arc::new(changed);
-                let mut held = lock(&self.held);
-                *held = (Arc::clone(&changed), held.1 + 1);
-                changed
-            }
-            Err(error) => {
-                tracing::debug!(path = %path.display(), %error, "cannot read the cluster's CA bundle again, keeping what it held");
-                held
-            }
+        let what = format_args!("the cluster's CA bundle {}", path.display());
+        if let Some(Some(changed)) = self.rereads.told(&what, read) {
+            tracing::info!(path = %path.display(), "the cluster's CA bundle changed");
+            *held = (Arc::new(changed), held.1 + 1);
         }
+        held.clone()
     }
 }
 
@@ -201,7 +193,7 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let trust = self.fresh();
+        let (trust, _) = self.fresh();
         if !trust.roots.iter().any(|root| root == end_entity) {
             return trust.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         }
@@ -321,12 +313,18 @@ mod tests {
         assert_eq!(check(&verifier, &old.der, "localhost", NOW), Ok(()));
         assert!(check(&verifier, &new.der, "localhost", NOW).is_err());
 
+        let (log, _guard) = crate::telemetry::testing::captured();
         std::fs::write(&path, "not a certificate").unwrap();
-        assert_eq!(check(&verifier, &old.der, "localhost", NOW), Ok(()));
+        for _ in 0..2 {
+            assert_eq!(check(&verifier, &old.der, "localhost", NOW), Ok(()));
+        }
+        let lines = log.take();
+        assert_eq!(lines.iter().filter(|line| line.starts_with("warning: cannot read the cluster's CA")).count(), 1);
 
         std::fs::write(&path, &new.pem).unwrap();
         assert_eq!(check(&verifier, &new.der, "localhost", NOW), Ok(()));
         assert!(check(&verifier, &old.der, "localhost", NOW).is_err());
+        assert!(log.take().iter().any(|line| line.ends_with("ca.crt can be read again")));
     }
 
     #[test]

@@ -8,24 +8,31 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::rereads::Rereads;
 use super::token::Authorization;
 use crate::lock::lock;
 
 /// The kubelet replaces a token long before it expires. client-go's minute less its leeway of ten seconds.
 const AGE: Duration = Duration::from_secs(50);
+/// Between looks at a file that cannot be read.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// The token in a file, at most [`AGE`] old; while the file cannot be read, what was read last.
 #[derive(Debug)]
 pub(super) struct TokenFile {
     path: PathBuf,
     held: Mutex<Held>,
+    /// One at a time: what was read last is then what was there last.
+    reading: tokio::sync::Mutex<()>,
+    rereads: Rereads,
 }
 
 #[derive(Clone, Debug)]
 struct Held {
     authorization: Authorization,
     generation: u64,
-    read_at: Instant,
+    /// When it is read again.
+    next: Instant,
 }
 
 impl TokenFile {
@@ -34,50 +41,59 @@ impl TokenFile {
     /// # Errors
     /// It cannot be read or holds no token, and there is no `fallback`.
     pub(super) async fn open(path: PathBuf, fallback: Option<Authorization>) -> io::Result<Self> {
-        let authorization = match (read(&path).await, fallback) {
-            (Ok(read), _) => read,
+        let rereads = Rereads::default();
+        let (authorization, age) = match (read(&path).await, fallback) {
+            (Ok(read), _) => (read, AGE),
             (Err(error), Some(fallback)) => {
-                tracing::warn!(path = %path.display(), %error, "cannot read the token file, using the token beside it");
-                fallback
+                rereads.failed(&named(&path), &error);
+                (fallback, PAUSE)
             }
             (Err(error), None) => return Err(error),
         };
-        Ok(Self { path, held: Mutex::new(Held { authorization, generation: 1, read_at: Instant::now() }) })
+        let held = Mutex::new(Held { authorization, generation: 1, next: Instant::now() + age });
+        Ok(Self { path, held, reading: tokio::sync::Mutex::default(), rereads })
     }
 
     /// The value of `Authorization`, and its generation.
     pub(super) async fn get(&self) -> (Authorization, u64) {
-        let held = self.held();
-        let held = if held.read_at.elapsed() < AGE { held } else { self.reload().await };
+        let held = if self.is_due() { self.reload().await } else { lock(&self.held).clone() };
         (held.authorization, held.generation)
     }
 
     /// Reads the file now. True when it holds another token than that of `generation`.
     pub(super) async fn rejected(&self, generation: u64) -> bool {
-        self.held().generation != generation || self.reload().await.generation != generation
+        let held = lock(&self.held).generation;
+        held != generation || self.reload().await.generation != generation
+    }
+
+    /// Whether it is time to read it again. True for one: whoever comes meanwhile uses what is held.
+    fn is_due(&self) -> bool {
+        let mut held = lock(&self.held);
+        let now = Instant::now();
+        let is_due = held.next <= now;
+        if is_due {
+            held.next = now + PAUSE;
+        }
+        is_due
     }
 
     async fn reload(&self) -> Held {
+        let _turn = self.reading.lock().await;
         let read = read(&self.path).await;
+        let read = self.rereads.told(&named(&self.path), read);
         let mut held = lock(&self.held);
-        match read {
-            Ok(read) => {
-                if held.authorization != read {
-                    held.authorization = read;
-                    held.generation += 1;
-                }
-                held.read_at = Instant::now();
-            }
-            Err(error) => {
-                tracing::debug!(path = %self.path.display(), %error, "cannot read the token again, keeping the last one");
-            }
+        held.next = Instant::now() + if read.is_some() { AGE } else { PAUSE };
+        if let Some(read) = read.filter(|read| *read != held.authorization) {
+            held.authorization = read;
+            held.generation += 1;
         }
         held.clone()
     }
+}
 
-    fn held(&self) -> Held {
-        lock(&self.held).clone()
-    }
+/// As the log calls it.
+fn named(path: &Path) -> String {
+    format!("the token in {}", path.display())
 }
 
 async fn read(path: &Path) -> io::Result<Authorization> {
@@ -119,6 +135,71 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert!(!token.rejected(3).await);
         assert_eq!(shown(&token).await, "Bearer three", "the last one that could be read");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_cannot_be_read_is_told_of_once_and_tried_seldom() {
+        let (log, _guard) = crate::telemetry::testing::captured();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, "one").unwrap();
+        let token = TokenFile::open(path.clone(), None).await.unwrap();
+        std::fs::write(&path, "").unwrap();
+        tokio::time::advance(AGE).await;
+        for _ in 0..100 {
+            assert_eq!(shown(&token).await, "Bearer one");
+        }
+        tokio::time::advance(PAUSE).await;
+        assert_eq!(shown(&token).await, "Bearer one");
+        let lines = log.take();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(
+            lines[0].starts_with("warning: cannot read the token in ") && lines[0].contains("it is empty"),
+            "{lines:?}"
+        );
+        assert!(lines[1].starts_with("debug: "), "{lines:?}");
+
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!(shown(&token).await, "Bearer one", "not yet");
+        tokio::time::advance(PAUSE).await;
+        assert_eq!(shown(&token).await, "Bearer two");
+        let lines = log.take();
+        assert!(lines.len() == 1 && lines[0].ends_with("token can be read again"), "{lines:?}");
+        tokio::time::advance(AGE.saturating_sub(PAUSE)).await;
+        std::fs::write(&path, "three").unwrap();
+        assert_eq!(shown(&token).await, "Bearer two", "young enough");
+    }
+
+    #[tokio::test]
+    async fn of_two_looks_the_later_one_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, "one").unwrap();
+        let token = TokenFile::open(path.clone(), None).await.unwrap();
+        // A look that takes its time, on what is replaced meanwhile.
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let replaced = tokio::sync::Notify::new();
+        let replace = async {
+            let old = loop {
+                match tokio::net::unix::pipe::OpenOptions::new().open_sender(&path) {
+                    Ok(old) => break old,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            };
+            std::fs::write(dir.path().join("new"), "new").unwrap();
+            std::fs::rename(dir.path().join("new"), &path).unwrap();
+            replaced.notify_one();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            old.try_write(b"old").unwrap();
+        };
+        let later = async {
+            replaced.notified().await;
+            token.rejected(1).await
+        };
+        let (first, second, ()) = tokio::join!(token.rejected(1), later, replace);
+        assert!(first && second);
+        assert_eq!(shown(&token).await, "Bearer new");
     }
 
     #[tokio::test]
