@@ -53,10 +53,14 @@ impl Surroundings {
             let parsed = crate::settings::parse::duration(&text).map_err(|error| bad(var.name)(error.to_string()));
             parsed.map(GoDuration::deadline)
         };
+        let time_limit = duration(vars::TAILPOD_EXEC_TIMEOUT)?;
+        if time_limit.is_zero() {
+            return Err(bad(vars::TAILPOD_EXEC_TIMEOUT.name)("it must be more than nothing".to_owned()));
+        }
         let names = given(vars::TAILPOD_EXEC_WITHHOLD.name).unwrap_or_default();
         let exec = Settings {
             policy,
-            time_limit: duration(vars::TAILPOD_EXEC_TIMEOUT)?,
+            time_limit,
             withheld: names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(OsString::from).collect(),
             rotation_grace: duration(vars::TAILPOD_EXEC_ROTATION_GRACE)?,
             stdin: Stdin::default(),

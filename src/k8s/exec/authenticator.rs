@@ -37,8 +37,17 @@ pub(in crate::k8s) struct Authenticator {
     /// The number of the last run that has ended.
     ended: watch::Sender<u64>,
     errands: Mutex<Errands>,
+    /// The refresh ahead, one at a time.
+    refresh: Mutex<Errands>,
     connections: Connections,
     hinted: Mutex<VecDeque<Instant>>,
+}
+
+/// A run, which ends in any case: whoever waits for it gets an error at least.
+struct Begun {
+    of: Weak<Authenticator>,
+    run: u64,
+    is_finished: bool,
 }
 
 impl Authenticator {
@@ -57,6 +66,7 @@ impl Authenticator {
             schedule: Mutex::new(Schedule::new()),
             ended: watch::channel(0).0,
             errands: Mutex::default(),
+            refresh: Mutex::default(),
             connections: Connections::default(),
             hinted: Mutex::new(VecDeque::new()),
         });
@@ -76,7 +86,6 @@ impl Authenticator {
             match self.look(waited) {
                 Look::Have { material, .. } => return Ok(material),
                 Look::Failed(error) => return Err(error),
-                Look::Later(at) => tokio::time::sleep_until(at.into()).await,
                 Look::Wait { run, .. } => {
                     self.wait(run).await;
                     waited = Some(run);
@@ -87,28 +96,32 @@ impl Authenticator {
 
     /// After a 401 to a request that was made with `generation`. True when there are other credentials now.
     pub(in crate::k8s) async fn rejected(&self, generation: u64) -> bool {
-        let (decision, run) = {
-            let mut schedule = lock(&self.schedule);
-            let now = Instant::now().into_std();
-            let decision = schedule.rejected(now, generation);
-            match decision {
-                Rejected::Wait { start: true, .. } => (decision, Some(self.start(&mut schedule, now))),
-                Rejected::Wait { run, .. } => (decision, Some(run)),
-                Rejected::Newer | Rejected::TooSoon => (decision, None),
+        match self.suspected(generation) {
+            Rejected::Newer => true,
+            Rejected::TooSoon => false,
+            Rejected::Wait { run, .. } => {
+                self.wait(run).await;
+                lock(&self.schedule).is_newer(generation)
             }
-        };
-        let Some(run) = run else { return decision == Rejected::Newer };
-        self.wait(run).await;
-        lock(&self.schedule).rejected(Instant::now().into_std(), generation) == Rejected::Newer
+        }
+    }
+
+    /// The same for whoever waits for nothing.
+    pub(in crate::k8s) fn suspected(&self, generation: u64) -> Rejected {
+        let mut schedule = lock(&self.schedule);
+        let decision = schedule.rejected(Instant::now().into_std(), generation);
+        if let Rejected::Wait { start: true, .. } = decision {
+            self.start(&mut schedule);
+        }
+        decision
     }
 
     /// Looks, and starts the run that the look asks for.
     fn look(&self, waited: Option<u64>) -> Look {
         let mut schedule = lock(&self.schedule);
-        let now = Instant::now().into_std();
-        let look = schedule.look(now, waited);
+        let look = schedule.look(Instant::now().into_std(), waited);
         if let Look::Wait { start: true, .. } | Look::Have { refresh: true, .. } = look {
-            self.start(&mut schedule, now);
+            self.start(&mut schedule);
         }
         look
     }
@@ -118,18 +131,22 @@ impl Authenticator {
         let _ = self.ended.subscribe().wait_for(|ended| *ended >= run).await;
     }
 
-    /// Starts a run, whose number it returns.
-    fn start(&self, schedule: &mut Schedule, now: std::time::Instant) -> u64 {
-        let run = schedule.start(now);
-        let me = self.me.clone();
+    fn start(&self, schedule: &mut Schedule) {
         let (config, settings) = (self.config.clone(), self.settings.clone());
+        self.begin(schedule, async move { obtain(&config, &settings).await });
+    }
+
+    /// Starts a run that is this work, whose number it returns.
+    fn begin(
+        &self,
+        schedule: &mut Schedule,
+        work: impl Future<Output = Result<Answer, CredentialError>> + Send + 'static,
+    ) -> u64 {
+        let run = schedule.start();
+        let mut begun = Begun { of: self.me.clone(), run, is_finished: false };
         self.spawn(async move {
-            let answer = obtain(&config, &settings).await;
-            metrics::called(answer.as_ref().map(|_| ()));
-            if let Some(me) = me.upgrade() {
-                me.finish(answer);
-                me.ended.send_replace(run);
-            }
+            let answer = work.await;
+            begun.finish(answer);
         });
         run
     }
@@ -169,19 +186,24 @@ impl Authenticator {
                 }
             }
         }
-        if let Some((at, run)) = schedule.next_refresh() {
-            let me = self.me.clone();
-            self.spawn(async move {
-                tokio::time::sleep_until(at.into()).await;
-                if let Some(me) = me.upgrade() {
-                    let mut schedule = lock(&me.schedule);
-                    let now = Instant::now().into_std();
-                    if schedule.is_due(now, run) {
-                        me.start(&mut schedule, now);
-                    }
+        self.refresh_at(schedule.next_refresh());
+    }
+
+    /// Starts a run at that time if the credentials of this run are still held then, instead of what was meant before.
+    fn refresh_at(&self, next: Option<(std::time::Instant, u64)>) {
+        let mut refresh = lock(&self.refresh);
+        *refresh = Errands::default();
+        let Some((at, run)) = next else { return };
+        let me = self.me.clone();
+        refresh.spawn(async move {
+            tokio::time::sleep_until(at.into()).await;
+            if let Some(me) = me.upgrade() {
+                let mut schedule = lock(&me.schedule);
+                if schedule.is_due(Instant::now().into_std(), run) {
+                    me.start(&mut schedule);
                 }
-            });
-        }
+            }
+        });
     }
 
     /// Closes what was made with older certificates: all at once, or the busy ones after the grace.
@@ -219,6 +241,26 @@ impl Authenticator {
     }
 }
 
+impl Begun {
+    fn finish(&mut self, answer: Result<Answer, CredentialError>) {
+        if let Some(of) = self.of.upgrade() {
+            of.finish(answer);
+            self.is_finished = true;
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let Some(of) = self.of.upgrade() else { return };
+        if !self.is_finished {
+            let error = CredentialError::Start("the run broke off".to_owned());
+            lock(&of.schedule).failed(Instant::now().into_std(), error);
+        }
+        of.ended.send_replace(self.run);
+    }
+}
+
 impl std::fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authenticator").field("command", &self.config.command).finish_non_exhaustive()
@@ -227,17 +269,19 @@ impl std::fmt::Debug for Authenticator {
 
 /// Runs the plugin, if it may run, and reads what it says.
 async fn obtain(config: &Config, settings: &Settings) -> Result<Answer, CredentialError> {
+    let interactive = config.is_interactive(&settings.stdin)?;
     let program = settings.policy.program(&config.command, &settings.path, &run::is_program);
     metrics::judged(!matches!(program, Err(CredentialError::Denied(_))));
-    let run = Run {
-        config,
-        program: program?,
-        interactive: config.is_interactive(&settings.stdin)?,
-        time_limit: settings.time_limit,
-        withheld: &settings.withheld,
+    let stdout = match program {
+        Err(denied @ CredentialError::Denied(_)) => return Err(denied),
+        Err(error) => Err(error),
+        Ok(program) => {
+            let (time_limit, withheld) = (settings.time_limit, &settings.withheld);
+            Run { config, program, interactive, time_limit, withheld }.stdout().await
+        }
     };
-    let stdout = run.stdout().await?;
-    answer::decode(&stdout, &config.api_version)
+    metrics::called(stdout.as_ref().map(drop));
+    answer::decode(&stdout?, &config.api_version)
 }
 
 /// How long something lasts that ends at `at`.
@@ -260,4 +304,64 @@ fn hint(install: &str) -> String {
 pub(super) fn earliest_expiry() -> Option<i64> {
     let all: Vec<_> = lock(&ALL).iter().filter_map(Weak::upgrade).collect();
     all.iter().filter_map(|one| lock(&one.schedule).not_after()).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::time::timeout;
+
+    use super::super::super::token::Authorization;
+    use super::super::config::{Mode, Written};
+    use super::*;
+
+    /// One for itself, of a plugin that does not exist.
+    fn authenticator(command: &str) -> Arc<Authenticator> {
+        let written = Written {
+            api_version: "client.authentication.k8s.io/v1".to_owned(),
+            command: command.to_owned(),
+            mode: Some(Mode::Never),
+            ..Written::default()
+        };
+        Authenticator::shared(Config::new(written, Path::new("/"), None).unwrap(), Settings::default())
+    }
+
+    async fn ended(of: &Authenticator, run: u64) {
+        timeout(Duration::from_secs(10), of.wait(run)).await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn a_run_that_panics_is_one_that_failed() {
+        let one = authenticator("panics");
+        let run = one.begin(&mut lock(&one.schedule), async {
+            assert!(std::hint::black_box(false), "index {}", 7);
+            Err(CredentialError::Start(String::new()))
+        });
+        ended(&one, run).await;
+        assert_eq!(one.get().await.unwrap_err().to_string(), "exec: the run broke off");
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(matches!(one.get().await.unwrap_err(), CredentialError::NotFound { .. }), "the next one");
+    }
+
+    #[tokio::test]
+    async fn only_the_last_refresh_ahead_waits() {
+        let one = authenticator("refreshes");
+        for run in 1..=20 {
+            let answer = Answer {
+                token: Authorization::bearer(&run.to_string()).ok(),
+                identity: None,
+                expires: Some(Timestamp::now() + Duration::from_secs(3600)),
+            };
+            assert_eq!(one.begin(&mut lock(&one.schedule), async { Ok(answer) }), run);
+            ended(&one, run).await;
+        }
+        let begun = Instant::now();
+        let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        while alive() > 1 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{} tasks", alive());
+            tokio::task::yield_now().await;
+        }
+    }
 }

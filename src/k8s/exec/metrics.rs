@@ -42,6 +42,7 @@ pub struct Snapshot {
     pub age_sum: u64,
 }
 
+/// A plugin that was allowed to run has ended, or could not begin. What it said is another matter.
 pub(super) fn called(result: Result<(), &CredentialError>) {
     let key = match result {
         Ok(()) => (0, "no_error"),

@@ -1,8 +1,9 @@
 //! When a plugin runs, and who gets what it answered. Pure.
 //!
 //! One run at a time. Credentials and their end are replaced together or not at all. They are refreshed ahead of
-//! their end while somebody uses them, and stay in use until that end whatever becomes of the refresh. A failure is
-//! remembered for a second, doubling to half a minute, so that whoever comes meanwhile gets it without another run.
+//! their end, whether or not somebody uses them, and stay in use until that end whatever becomes of the refresh. A
+//! failure is remembered for a second, doubling to half a minute, so that whoever comes meanwhile gets it without
+//! another run.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,8 +13,11 @@ use super::super::token::Authorization;
 use super::error::CredentialError;
 use crate::backoff::Backoff;
 
-/// Between runs for credentials that are expired when they arrive.
-const STILLBORN_PAUSE: Duration = Duration::from_secs(1);
+/// How long credentials are used that were expired when they arrived: whoever asked for them has several uses for them,
+/// and there is at most one run in this time.
+const STILLBORN_LIFE: Duration = Duration::from_secs(1);
+/// Between a run and the refresh of what it has brought, however short that lives.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// Between runs that a 401 asks for: whoever provokes them cannot drive the plugin.
 const FORCED_PAUSE: Duration = Duration::from_secs(5);
 /// The margin before the end: a tenth of the lifetime within these bounds.
@@ -42,7 +46,6 @@ pub(super) struct Schedule {
     /// The number of the last run that was started.
     run: u64,
     running: bool,
-    started: Option<Instant>,
     forced: Option<Instant>,
 }
 
@@ -53,9 +56,6 @@ struct Held {
     run: u64,
     expires: Option<Instant>,
     refresh: Option<Instant>,
-    /// Whether they were expired on arrival.
-    stillborn: bool,
-    used: bool,
 }
 
 #[derive(Debug)]
@@ -74,13 +74,11 @@ pub(super) enum Look {
     Failed(CredentialError),
     /// Waits for the end of this run; with `start`, starts it first.
     Wait { run: u64, start: bool },
-    /// Looks again at this time.
-    Later(Instant),
 }
 
 /// What somebody does whose credentials were answered with 401.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rejected {
+pub(in crate::k8s) enum Rejected {
     /// There are other credentials already.
     Newer,
     /// Nothing: it was tried just now.
@@ -121,20 +119,17 @@ impl Schedule {
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
             run: 0,
             running: false,
-            started: None,
             forced: None,
         }
     }
 
     /// For somebody who has waited for the end of run `waited`, if for any.
-    pub(super) fn look(&mut self, now: Instant, waited: Option<u64>) -> Look {
+    pub(super) fn look(&self, now: Instant, waited: Option<u64>) -> Look {
         let backs_off = self.failure.as_ref().is_some_and(|failure| now < failure.until);
-        if let Some(held) = &mut self.held
+        if let Some(held) = &self.held
             && (held.is_fresh(now) || waited.is_some_and(|run| held.run >= run))
         {
-            held.used = true;
-            let is_due = !held.stillborn && held.refresh.is_some_and(|at| at <= now);
-            let refresh = is_due && !self.running && !backs_off;
+            let refresh = held.refresh.is_some_and(|at| at <= now) && !self.running && !backs_off;
             return Look::Have { material: Arc::clone(&held.material), refresh };
         }
         if self.running {
@@ -145,16 +140,12 @@ impl Schedule {
         {
             return Look::Failed(failure.error.clone());
         }
-        let is_stillborn = self.held.as_ref().is_some_and(|held| held.stillborn);
-        match self.started.map(|started| started + STILLBORN_PAUSE) {
-            Some(next) if is_stillborn && now < next => Look::Later(next),
-            _ => Look::Wait { run: self.run + 1, start: true },
-        }
+        Look::Wait { run: self.run + 1, start: true }
     }
 
     /// After a 401 for `generation`.
     pub(super) fn rejected(&mut self, now: Instant, generation: u64) -> Rejected {
-        if self.held.as_ref().is_some_and(|held| held.material.generation != generation) {
+        if self.is_newer(generation) {
             return Rejected::Newer;
         }
         if self.running {
@@ -169,21 +160,26 @@ impl Schedule {
         Rejected::Wait { run: self.run + 1, start: true }
     }
 
-    /// Whether the credentials that run `run` brought are due for a refresh that somebody has use for.
+    /// Whether there are other credentials than those of `generation`.
+    pub(super) fn is_newer(&self, generation: u64) -> bool {
+        self.held.as_ref().is_some_and(|held| held.material.generation != generation)
+    }
+
+    /// Whether the credentials that run `run` brought are due for a refresh. What has ended is left to whoever asks for
+    /// it, unless its refresh has not been tried: it lived too shortly for that.
     pub(super) fn is_due(&self, now: Instant, run: u64) -> bool {
         let backs_off = self.failure.as_ref().is_some_and(|failure| now < failure.until);
         !self.running
             && !backs_off
             && self.held.as_ref().is_some_and(|held| {
-                held.run == run && held.used && held.is_fresh(now) && held.refresh.is_some_and(|at| at <= now)
+                held.run == run && (held.is_fresh(now) || self.run == run) && held.refresh.is_some_and(|at| at <= now)
             })
     }
 
     /// A run begins. Its number.
-    pub(super) fn start(&mut self, now: Instant) -> u64 {
+    pub(super) fn start(&mut self) -> u64 {
         self.run += 1;
         self.running = true;
-        self.started = Some(now);
         self.run
     }
 
@@ -209,16 +205,17 @@ impl Schedule {
         let lifetime = match lasting {
             Lasting::ForEver => None,
             Lasting::For(lifetime) => Some(lifetime),
-            Lasting::Over => Some(Duration::ZERO),
+            Lasting::Over => Some(STILLBORN_LIFE),
         };
+        // Nobody wants more of what is born dead.
+        let refresh = lifetime.filter(|_| lasting != Lasting::Over);
+        let refresh = refresh.map(|lifetime| lifetime.saturating_sub(margin(lifetime)).max(LEAST_PAUSE));
         self.held = Some(Held {
             material: Arc::clone(&material),
             run: self.run,
             // What ends in thousands of years does not end.
             expires: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
-            refresh: lifetime.and_then(|lifetime| now.checked_add(lifetime.saturating_sub(margin(lifetime)))),
-            stillborn: lasting == Lasting::Over,
-            used: false,
+            refresh: refresh.and_then(|pause| now.checked_add(pause)),
         });
         self.running = false;
         self.backoff.reset();
@@ -235,7 +232,7 @@ impl Schedule {
     /// When the held credentials want to be refreshed, and the run that brought them.
     pub(super) fn next_refresh(&self) -> Option<(Instant, u64)> {
         let held = self.held.as_ref()?;
-        let at = held.refresh.filter(|_| !held.stillborn)?;
+        let at = held.refresh?;
         Some((self.failure.as_ref().map_or(at, |failure| at.max(failure.until)), held.run))
     }
 
@@ -247,7 +244,7 @@ impl Schedule {
 
 impl Held {
     fn is_fresh(&self, now: Instant) -> bool {
-        !self.stillborn && self.expires.is_none_or(|at| now <= at)
+        self.expires.is_none_or(|at| now <= at)
     }
 }
 

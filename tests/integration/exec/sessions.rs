@@ -166,15 +166,15 @@ async fn what_plugins_do_is_counted() {
     both(&scene, &x, "a");
     scene.script("[ ! -e \"$dir/fail\" ] || exit 7\ncat \"$dir/answer\"");
     let path = scene.kubeconfig(&scene.cluster(), &json!({"exec": scene.exec()}));
-    let open = async || {
+    let open = async |env: &[(&str, &str)]| {
         let port = crate::support::free_port();
-        (Door::open_with(&path, &["--local-addr", &format!("127.0.0.1:{port}")], &[]).await, port)
+        (Door::open_with(&path, &["--local-addr", &format!("127.0.0.1:{port}")], env).await, port)
     };
     let scrape = async |port| {
         let text = crate::support::get(port, "/metrics").await.body;
         text.lines().filter(|line| line.starts_with("tailpod_exec_plugin_")).map(str::to_owned).collect::<Vec<_>>()
     };
-    let (door, port) = open().await;
+    let (door, port) = open(&[]).await;
     assert_eq!(scrape(port).await, [""; 0], "no plugin, no metrics");
     assert_eq!(door.get().await, 200);
     both(&scene, &y, "b");
@@ -192,10 +192,18 @@ async fn what_plugins_do_is_counted() {
     }
     drop(door);
 
+    // As client-go counts: what the program ended with, whatever it said, and no call where there was none.
     std::fs::write(scene.path("fail"), "").unwrap();
-    let (door, port) = open().await;
-    assert_eq!(door.get().await, 502);
-    let failed = "tailpod_exec_plugin_calls_total{code=\"7\",call_status=\"plugin_execution_error\"} 1";
-    let counted = scrape(port).await;
-    assert!(counted.contains(&failed.to_owned()), "{counted:#?}");
+    let (failed, ended) = ("code=\"7\",call_status=\"plugin_execution_error\"", "code=\"0\",call_status=\"no_error\"");
+    for (policy, calls, denied) in [("AllowAll", &[failed][..], 0), ("AllowAll", &[ended], 0), ("DenyAll", &[], 1)] {
+        let (door, port) = open(&[("TAILPOD_EXEC_POLICY", policy)]).await;
+        assert_eq!(door.get().await, 502);
+        let counted = scrape(port).await;
+        let decided = format!("tailpod_exec_plugin_policy_decisions_total{{decision=\"denied\"}} {denied}");
+        assert!(counted.contains(&decided), "{counted:#?}");
+        let called: Vec<_> = counted.iter().filter(|line| line.contains("calls_total")).cloned().collect();
+        let expected: Vec<_> = calls.iter().map(|of| format!("tailpod_exec_plugin_calls_total{{{of}}} 1")).collect();
+        assert_eq!(called, expected);
+        scene.script("echo no answer");
+    }
 }
