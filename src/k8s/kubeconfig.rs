@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::header::{HeaderName, HeaderValue};
-use kube::config::{AuthInfo, Cluster, ExecConfig, ExecInteractiveMode, Kubeconfig};
+use kube::config::{AuthInfo, Cluster, ExecConfig, ExecInteractiveMode};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::base::Base;
 use super::egress::ProxyUrl;
 use super::exec::{self, ClusterInfo, Config, Mode, Written};
+use super::interactive_mode;
 use super::pairfiles::Pem;
 use super::token::Authorization;
 use crate::secret::Secret;
@@ -124,7 +125,7 @@ impl Merged {
         let shown = || file.display().to_string();
         let text = std::fs::read_to_string(file).map(Zeroizing::new);
         let text = text.map_err(|why| BadKubeconfig::Read { path: shown(), why })?;
-        let read = Kubeconfig::from_yaml(&text);
+        let read = interactive_mode::read(&text);
         let read = read.map_err(|error| BadKubeconfig::Parse { path: shown(), why: without_quotes(&error) })?;
         let dir = std::path::absolute(file).map_err(|why| BadKubeconfig::Read { path: shown(), why })?;
         let dir = dir.parent().unwrap_or(Path::new("/")).to_owned();
@@ -288,6 +289,8 @@ impl Checked<'_> {
     }
 
     fn exec(&mut self, exec: ExecConfig, name: &str, cluster: Option<&ClusterInfo>) -> Option<Config> {
+        let unknown =
+            interactive_mode::unknown(&exec).map(|mode| format!("unknown interactiveMode: {mode:?} for {name}"));
         let written = Written {
             api_version: given(exec.api_version).unwrap_or_default(),
             command: given(exec.command).unwrap_or_default(),
@@ -300,7 +303,12 @@ impl Checked<'_> {
             }),
             install_hint: exec.install_hint.unwrap_or_default(),
         };
-        let problems = exec::problems(&written, name);
+        let mut problems = exec::problems(&written, name);
+        if let Some(unknown) = unknown {
+            // It is not missing.
+            problems.retain(|problem| !problem.starts_with("interactiveMode "));
+            problems.push(unknown);
+        }
         if !problems.is_empty() {
             self.problems.extend(problems);
             return None;

@@ -16,6 +16,7 @@ pub mod endpoints;
 pub mod error;
 pub mod event;
 pub mod exec;
+mod interactive_mode;
 mod keypair;
 mod kubeconfig;
 mod labelled;

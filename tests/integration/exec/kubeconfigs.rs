@@ -81,6 +81,27 @@ async fn every_problem_of_a_context_is_reported() {
     assert!(error.contains("is not a kubeconfig") && !error.contains("hush"), "{error}");
 }
 
+/// As for clientcmd: it is a problem of whoever uses that user, among all the others.
+#[tokio::test]
+async fn an_interactive_mode_that_does_not_exist_is_a_problem_of_its_user() {
+    let scene = Scene::new().await;
+    let mut exec = scene.exec();
+    exec["interactiveMode"] = json!("Sometimes");
+    exec["command"] = json!("");
+    let path = scene.kubeconfig(&scene.cluster(), &json!({"exec": exec}));
+    let error = open(&path, &surroundings()).await.unwrap_err();
+    for expected in ["unknown interactiveMode: \"Sometimes\" for u", "command must be specified for u to use exec"] {
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+    assert!(!error.contains("interactiveMode must be specified"), "{error}");
+
+    let mut text: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    text["users"].as_array_mut().unwrap().push(json!({"name": "other", "user": {"token": "t"}}));
+    text["contexts"][0]["context"]["user"] = json!("other");
+    let upstream = open(&scene.write("kubeconfig", &text.to_string()), &surroundings()).await.unwrap();
+    assert_eq!(token(&upstream).await.as_deref(), Ok("Bearer t"), "nobody uses that plugin");
+}
+
 #[tokio::test]
 async fn of_several_files_the_first_that_says_something_wins() {
     let scene = Scene::new().await;
