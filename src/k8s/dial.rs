@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 use super::base::Base;
 use super::connections::Connections;
@@ -144,14 +145,18 @@ async fn http_connect<S: AsyncRead + AsyncWrite + Unpin>(
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let host = if to.host().contains(':') { format!("[{}]", to.host()) } else { to.host().to_owned() };
     let target = format!("{host}:{}", to.port());
-    let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
-    if let Some(basic) = proxy.basic() {
-        request.push_str("Proxy-Authorization: ");
-        request.push_str(basic.expose());
-        request.push_str("\r\n");
+    let basic = proxy.basic();
+    let basic = basic.as_ref().map_or(&b""[..], |basic| basic.header().as_bytes());
+    // Room for all of it at once: growing would leave copies behind.
+    let mut request = Zeroizing::new(Vec::with_capacity(2 * target.len() + basic.len() + 64));
+    request.extend_from_slice(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").as_bytes());
+    if !basic.is_empty() {
+        for part in [&b"Proxy-Authorization: "[..], basic, b"\r\n"] {
+            request.extend_from_slice(part);
+        }
     }
-    request.push_str("\r\n");
-    stream.write_all(request.as_bytes()).await?;
+    request.extend_from_slice(b"\r\n");
+    stream.write_all(&request).await?;
     stream.flush().await?;
     let mut head = Vec::with_capacity(256);
     while !head.ends_with(b"\r\n\r\n") {
@@ -189,7 +194,8 @@ async fn socks5<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, proxy: &Proxy
     }
     if let Some((name, password)) = &proxy.user {
         let password = password.expose();
-        let mut login = vec![1, short(name)?];
+        let mut login = Zeroizing::new(Vec::with_capacity(name.len() + password.len() + 3));
+        login.extend([1, short(name)?]);
         login.extend_from_slice(name.as_bytes());
         login.push(short(password)?);
         login.extend_from_slice(password.as_bytes());

@@ -6,10 +6,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use zeroize::Zeroizing;
 
 use super::base::split_authority;
+use super::token::Authorization;
 use crate::prefix::Prefix;
 use crate::secret::Secret;
 
@@ -23,7 +23,7 @@ pub struct ProxyUrl {
     /// Its port.
     pub(super) port: u16,
     /// Name and password, as the URL has them, percent-decoded.
-    pub(super) user: Option<(String, Secret<String>)>,
+    pub(super) user: Option<(String, Secret<Zeroizing<String>>)>,
 }
 
 /// The protocol of a proxy.
@@ -84,15 +84,16 @@ impl ProxyUrl {
         let (host, named) = split_authority(address).ok_or(BadProxy("there is no host and port"))?;
         let user = user.map(|user| {
             let (name, password) = user.split_once(':').unwrap_or((user, ""));
-            (percent_decoded(name), Secret::new(percent_decoded(password)))
+            (percent_decoded(name).to_string(), Secret::new(percent_decoded(password)))
         });
         Ok(Self { kind, host: host.to_owned(), port: named.unwrap_or(port), user })
     }
 
     /// The value of `Proxy-Authorization`.
-    pub(super) fn basic(&self) -> Option<Secret<String>> {
+    pub(super) fn basic(&self) -> Option<Authorization> {
         let (name, password) = self.user.as_ref()?;
-        Some(Secret::new(format!("Basic {}", BASE64.encode(format!("{name}:{}", password.expose())))))
+        // Base64 is what every header can carry.
+        Authorization::basic(name, password.expose()).ok()
     }
 }
 
@@ -179,10 +180,10 @@ fn exception(part: &str) -> Option<Exception> {
     Some(Exception::Domain { name: name.to_owned(), below_only, port })
 }
 
-fn percent_decoded(text: &str) -> String {
+fn percent_decoded(text: &str) -> Zeroizing<String> {
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let mut out = Vec::with_capacity(bytes.len());
+    let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         if let (b'%', Some(high), Some(low)) = (byte, digit(at + 1), digit(at + 2)) {
@@ -193,7 +194,7 @@ fn percent_decoded(text: &str) -> String {
             at += 1;
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    Zeroizing::new(String::from_utf8_lossy(&out).into_owned())
 }
 
 #[cfg(test)]
@@ -214,7 +215,7 @@ mod tests {
             assert_eq!(ProxyUrl::parse(text).map(|proxy| proxy.to_string()), expected.map(str::to_owned), "{text}");
         }
         let proxy = ProxyUrl::parse("https://u:p%40ss@proxy").unwrap();
-        assert_eq!(proxy.basic().map(|value| value.expose().clone()).as_deref(), Some("Basic dTpwQHNz"));
+        assert_eq!(proxy.basic().unwrap().header(), "Basic dTpwQHNz");
         assert!(!format!("{proxy:?}").contains("p@ss"));
     }
 

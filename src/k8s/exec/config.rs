@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::error::CredentialError;
 use crate::secret::Secret;
@@ -22,7 +23,7 @@ pub(in crate::k8s) struct Config {
     /// Its arguments.
     pub(in crate::k8s) args: Vec<String>,
     /// Variables beside our own, in their order. Their values may be what the plugin logs in with.
-    pub(in crate::k8s) env: Vec<(String, Secret<String>)>,
+    pub(in crate::k8s) env: Vec<(String, Secret<Zeroizing<String>>)>,
     /// Whether it may talk to a person.
     pub(in crate::k8s) mode: Mode,
     /// What to say when it is missing.
@@ -32,7 +33,7 @@ pub(in crate::k8s) struct Config {
 }
 
 /// `spec.cluster` of the request (exec-credential.md 2.1).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(in crate::k8s) struct ClusterInfo {
     pub(in crate::k8s) server: String,
@@ -100,6 +101,13 @@ pub(in crate::k8s) fn problems(written: &Written, user: &str) -> Vec<String> {
     problems
 }
 
+impl std::fmt::Debug for ClusterInfo {
+    /// Without the proxy, whose URL may hold a password, and the extension, which may be anything.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterInfo").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
 impl Config {
     /// The block of a kubeconfig in `dir`, once [`problems`] has found none.
     ///
@@ -117,7 +125,8 @@ impl Config {
         };
         let mut env = Vec::new();
         for mut entry in written.env {
-            env.push((entry.remove("name").unwrap_or_default(), entry.remove("value").unwrap_or_default().into()));
+            let value = Zeroizing::new(entry.remove("value").unwrap_or_default());
+            env.push((entry.remove("name").unwrap_or_default(), value.into()));
         }
         Ok(Self {
             api_version: version,
@@ -252,8 +261,9 @@ mod tests {
     fn what_a_plugin_logs_in_with_is_not_shown() {
         let entry = [("name", "PASSWORD"), ("value", "hush")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let written = Written { env: vec![BTreeMap::from(entry)], ..written("v1") };
-        let config = Config::new(written, Path::new("/"), None).unwrap();
-        assert_eq!(config.env[0].1.expose(), "hush");
+        let cluster = ClusterInfo { proxy_url: "http://u:hush@proxy".to_owned(), ..ClusterInfo::default() };
+        let config = Config::new(written, Path::new("/"), Some(cluster)).unwrap();
+        assert_eq!(config.env[0].1.expose().as_str(), "hush");
         assert!(!format!("{config:?}").contains("hush"));
     }
 

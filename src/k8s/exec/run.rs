@@ -92,7 +92,7 @@ impl Run<'_> {
             command.env_remove(name);
         }
         for (name, value) in &self.config.env {
-            command.env(name, value.expose());
+            command.env(name, value.expose().as_str());
         }
         command.env(request::VARIABLE, request::request(self.config, self.interactive));
         command.stdin(if self.interactive { Stdio::inherit() } else { Stdio::null() });
