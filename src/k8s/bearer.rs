@@ -67,6 +67,14 @@ impl Bearer {
             Self::File(file) => file.rejected(generation).await,
         }
     }
+
+    /// After a 401 that may be about `generation`, or about something else.
+    pub(super) fn suspected(&self, generation: u64) {
+        // A file is read again soon in any case.
+        if let Self::Fixed(fixed) = self {
+            fixed.rejected(generation);
+        }
+    }
 }
 
 impl Fixed {

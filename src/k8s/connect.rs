@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kube::client::middleware::BaseUriLayer;
 use tower::{BoxError, Layer as _, Service, ServiceExt as _};
 
+use super::egress::EnvProxies;
 use super::error::Error;
 use super::upstream::{DialError, Surroundings, Tracked, Upstream, Whose};
 use crate::settings::access::KubeAccess;
@@ -44,7 +45,9 @@ pub(super) async fn connect(access: &KubeAccess, surroundings: &Surroundings) ->
         KubeAccess::InCluster { service_account, .. } => {
             // First, since its absence tells that this is no Pod.
             let namespace = pod_namespace(service_account).await?;
-            (Upstream::open_in(access, Whose::Ours, surroundings).await?, namespace)
+            // Upstream's client for the Pod's own Secret knows no proxies (`kube/kubeclient`).
+            let direct = Surroundings { proxies: EnvProxies::default(), ..surroundings.clone() };
+            (Upstream::open_in(access, Whose::Ours, &direct).await?, namespace)
         }
         KubeAccess::Kubeconfig { .. } => {
             let upstream = Upstream::open_in(access, Whose::Ours, surroundings).await?;
@@ -104,7 +107,7 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             // A plugin may take its time; the server may not.
             upstream.credentials().await.map_err(DialError::Credentials)?;
-            let dialled = tokio::time::timeout(CONNECT_LIMIT, upstream.dial()).await;
+            let dialled = tokio::time::timeout(CONNECT_LIMIT, upstream.dial(CONNECT_LIMIT)).await;
             Ok(Io(TokioIo::new(dialled.map_err(|_| DialError::TimedOut(CONNECT_LIMIT))??)))
         })
     }

@@ -1,9 +1,10 @@
 //! A new connection to the API server: name, TCP, a proxy if there is one, TLS.
 //!
-//! Each phase has its own time limit, those of client-go (api-proxy.md 7.1). The socket is on its generation's list
-//! before the handshake, so a rotation in the middle of it is not missed.
+//! Each phase has its own time limit; that of the first is the caller's, and every address has its share of it. The
+//! socket is on its generation's list before the handshake, so a rotation in the middle of it is not missed.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
@@ -21,9 +23,7 @@ use super::exec::CredentialError;
 use super::tracked::{Socket, Tracked, Wire};
 use crate::keepalive::keep_alive;
 
-/// Name and TCP.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-/// A proxy's answer; the TLS handshake.
+/// A proxy's answer; the TLS handshake (api-proxy.md 7.1).
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// The head of a proxy's answer to `CONNECT`.
 const HEAD_LIMIT: usize = 8 << 10;
@@ -67,16 +67,24 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// Connects, presenting what `tls` presents (`None` for plain text), as one of `generation`.
+    /// Connects, presenting what `tls` presents (`None` for plain text), as one of `generation`. Name and TCP take no
+    /// longer than `limit`.
     pub(super) async fn dial(
         &self,
+        limit: Duration,
         tls: Option<Arc<ClientConfig>>,
         connections: &Connections,
         generation: u64,
     ) -> Result<Tracked, DialError> {
         let wire = match &self.proxy {
-            None => Wire::Socket(Socket::new(tcp(self.base.host(), self.base.port()).await?, connections, generation)),
-            Some(proxy) => self.through(proxy, connections, generation).await?,
+            None => {
+                let stream = tcp(self.base.host(), self.base.port(), limit).await?;
+                Wire::Socket(Socket::new(stream, connections, generation))
+            }
+            Some(proxy) => {
+                let stream = tcp(&proxy.host, proxy.port, limit).await?;
+                self.through(proxy, Socket::new(stream, connections, generation)).await?
+            }
         };
         let (Some(tls), Some(name)) = (tls, &self.server_name) else { return Ok(Tracked::plain(wire)) };
         let handshake = TlsConnector::from(tls).connect(name.clone(), wire);
@@ -84,8 +92,7 @@ impl Dialer {
         Ok(Tracked::tls(stream))
     }
 
-    async fn through(&self, proxy: &ProxyUrl, connections: &Connections, generation: u64) -> Result<Wire, DialError> {
-        let socket = Socket::new(tcp(&proxy.host, proxy.port).await?, connections, generation);
+    async fn through(&self, proxy: &ProxyUrl, socket: Socket) -> Result<Wire, DialError> {
         let mut wire = match (proxy.kind, &self.proxy_tls) {
             (Kind::Https, Some(tls)) => {
                 let name =
@@ -106,26 +113,40 @@ impl Dialer {
 }
 
 async fn limited<T>(limit: Duration, phase: impl Future<Output = T>) -> Result<T, DialError> {
-    tokio::time::timeout(limit, phase).await.map_err(|_| DialError::TimedOut(limit))
+    timeout(limit, phase).await.map_err(|_| DialError::TimedOut(limit))
 }
 
-async fn tcp(host: &str, port: u16) -> Result<TcpStream, DialError> {
-    let connecting = async {
-        let addresses = tokio::net::lookup_host((host, port)).await.map_err(|e| DialError::Resolve(e.to_string()))?;
-        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
-            }
-        }
-        Err(DialError::Connect(last.to_string()))
-    };
-    let stream = limited(CONNECT_LIMIT, connecting).await??;
+async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, DialError> {
+    let until = Instant::now() + limit;
+    let found = timeout_at(until, tokio::net::lookup_host((host, port))).await;
+    let found =
+        found.map_err(|_| DialError::TimedOut(limit))?.map_err(|error| DialError::Resolve(error.to_string()))?;
+    let addresses: Vec<_> = found.collect();
+    let reached = first_of(&addresses, until).await;
+    let stream = reached.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => DialError::TimedOut(limit),
+        io::ErrorKind::NotFound => DialError::Connect(format!("{host} has no address")),
+        _ => DialError::Connect(error.to_string()),
+    })?;
     let failed = |error: io::Error| DialError::Connect(error.to_string());
     stream.set_nodelay(true).map_err(failed)?;
     keep_alive(&stream).map_err(|error| failed(error.into()))?;
     Ok(stream)
+}
+
+/// The first of these that is reached. Those that are left share the time that is left, so that one which swallows
+/// packets does not take it from the next.
+async fn first_of(addresses: &[SocketAddr], until: Instant) -> io::Result<TcpStream> {
+    let mut last = io::ErrorKind::NotFound.into();
+    for (index, address) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+        match timeout(until.saturating_duration_since(Instant::now()) / left, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
 }
 
 /// The innermost reason: rustls wraps its errors in `io::Error`.
@@ -238,4 +259,38 @@ async fn socks5<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, proxy: &Proxy
     let mut bound = vec![0; rest + 2];
     stream.read_exact(&mut bound).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// An address that answers no SYN, for as long as the rest is held: one connection is all that waits there.
+    async fn swallowing() -> (SocketAddr, TcpListener, TcpStream) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let first = TcpStream::connect(address).await.unwrap();
+        (address, listener, first)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_swallows_packets_leaves_time_for_the_next() {
+        let (dead, _listener, _first) = swallowing().await;
+        let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let live = (live.local_addr().unwrap(), live);
+        for (limit, addresses, waited) in
+            [(30, vec![dead, live.0], 15), (5, vec![dead, dead, live.0], 3), (30, vec![live.0, dead], 0)]
+        {
+            let begun = Instant::now();
+            let reached = first_of(&addresses, begun + Duration::from_secs(limit)).await.unwrap();
+            assert_eq!((reached.peer_addr().unwrap(), begun.elapsed().as_secs()), (live.0, waited));
+        }
+        let begun = Instant::now();
+        let error = first_of(&[dead, dead], begun + Duration::from_secs(5)).await.unwrap_err();
+        assert_eq!((error.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, 5));
+    }
 }

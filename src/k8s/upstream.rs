@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -22,7 +22,7 @@ use super::bearer::Bearer;
 use super::connections::Connections;
 pub use super::dial::DialError;
 use super::dial::Dialer;
-use super::egress::{EnvProxies, Kind};
+use super::egress::Kind;
 use super::error::Error;
 pub use super::exec::CredentialError;
 use super::exec::{Authenticator, Mode};
@@ -114,7 +114,7 @@ impl Credentials {
 
 impl Upstream {
     /// Reads what `access` names, for a daemon; sends nothing and runs no plugin yet. What the environment says is
-    /// taken from this process, its proxies only for a kubeconfig.
+    /// taken from this process, its proxies as `rest.InClusterConfig` does in a Pod too.
     ///
     /// # Errors
     /// [`Error::Setup`]: something is missing or cannot be used, as a plugin that needs a person.
@@ -153,9 +153,7 @@ impl Upstream {
                 Bearer::File(TokenFile::open(path.clone(), None).await.map_err(refused)?)
             }
         };
-        // In a Pod the API server is near: no proxy leads there.
-        let direct = Surroundings { proxies: EnvProxies::default(), ..surroundings.clone() };
-        let dialer = dialer(base, None, None, &direct)
+        let dialer = dialer(base, None, None, surroundings)
             .map_err(|error| setup("cannot reach the API server".to_owned(), error))?;
         let source = Source::Static { bearer, pair: None, connections: Connections::default() };
         Ok(Self::new(dialer, Some(trusts), source, None, Vec::new()))
@@ -249,40 +247,24 @@ impl Upstream {
         }
     }
 
-    /// Adds `Authorization`, unless there is one: then nobody is asked for credentials, and the answer is `None`.
-    ///
-    /// # Errors
-    /// As [`Self::credentials`].
-    pub async fn authorize(&self, headers: &mut HeaderMap) -> Result<Option<Credentials>, CredentialError> {
-        if headers.contains_key(header::AUTHORIZATION) {
-            return Ok(None);
+    /// After a 401 that may be about `used`, or about something else: others are got if that is worth a try now, and
+    /// nobody waits for them.
+    pub fn suspected(&self, used: &Credentials) {
+        match &self.inner.source {
+            Source::Plugin(plugin) => drop(plugin.suspected(used.generation)),
+            Source::Static { bearer, .. } => bearer.suspected(used.generation),
         }
-        let credentials = self.credentials().await?;
-        if let Some(value) = credentials.authorization() {
-            headers.insert(header::AUTHORIZATION, value.clone());
-        }
-        Ok(Some(credentials))
-    }
-
-    /// A new connection without a client certificate, for requests that bring their own credentials. Runs no plugin.
-    ///
-    /// # Errors
-    /// As [`Self::dial`].
-    pub async fn dial_anonymous(&self) -> Result<Tracked, DialError> {
-        let made = self.inner.trusts.as_ref().map(|trusts| tls::client_config(trusts, None)).transpose();
-        let tls = made.map_err(|error| DialError::Tls(error.to_string()))?;
-        self.inner.dialer.dial(tls.map(Arc::new), &Connections::default(), 0).await
     }
 
     /// A new connection with the client certificate of now, in TLS with ALPN `http/1.1` if the URL is https. The
     /// certificate may be replaced at any time; the connection is cancelled then. Has limits for each phase, a plugin's
-    /// run included.
-    pub async fn dial(&self) -> Result<Tracked, DialError> {
+    /// run included; `limit` is that of name and TCP, for all addresses together.
+    pub async fn dial(&self, limit: Duration) -> Result<Tracked, DialError> {
         let mut tries = 0;
         loop {
             tries += 1;
             let (connections, generation, tls) = self.certificate().await?;
-            let dialled = self.inner.dialer.dial(tls, connections, generation).await;
+            let dialled = self.inner.dialer.dial(limit, tls, connections, generation).await;
             if connections.generation() == generation || tries == DIALS {
                 return dialled;
             }

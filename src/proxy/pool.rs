@@ -24,6 +24,8 @@ const LONGEST: Duration = Duration::from_secs(90);
 /// How long the one for a request that cannot be repeated may have waited: kube-apiserver closes after 90 s too, and
 /// both may decide at the same moment.
 const FRESH: Duration = Duration::from_secs(60);
+/// Name and TCP of a new one (api-proxy.md 7.1).
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// Between looks for those that have waited too long.
 const SWEEP: Duration = Duration::from_secs(10);
 
@@ -82,7 +84,7 @@ impl Pool {
 
     /// A new connection.
     pub(super) async fn dial(&self) -> Result<Link, DialError> {
-        let stream = self.upstream.dial().await?;
+        let stream = self.upstream.dial(CONNECT_LIMIT).await?;
         Ok(Link { stream, inbox: Inbox::default(), used: false, since: Instant::now() })
     }
 

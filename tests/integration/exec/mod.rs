@@ -24,6 +24,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use server::{Pair, Server};
 
+use crate::support::SOON;
+
 const V1: &str = "client.authentication.k8s.io/v1";
 
 /// A directory with a plugin that writes down each run and answers with a file, and a kubeconfig beside it.
@@ -129,7 +131,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Sends a GET; the connection, and what came first.
 async fn send(upstream: &Upstream, path: &str) -> Result<(Tracked, String), String> {
     let credentials = upstream.credentials().await.map_err(|error| chain(&error))?;
-    let mut connection = upstream.dial().await.map_err(|error| chain(&error))?;
+    let mut connection = upstream.dial(SOON).await.map_err(|error| chain(&error))?;
     let authorization = match credentials.authorization() {
         Some(value) => format!("Authorization: {}\r\n", value.to_str().unwrap()),
         None => String::new(),

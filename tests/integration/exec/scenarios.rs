@@ -1,4 +1,4 @@
-//! Scenarios 1 to 7, 22 to 25 and 27: configuration, what a plugin is told, its answers, who may run.
+//! Scenarios 1 to 7, 22, 24, 25 and 27: configuration, what a plugin is told, its answers, who may run.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -195,24 +195,6 @@ async fn scenario_22_static_credentials_leave_the_plugin_alone() {
     assert!(scene.runs().is_empty());
 }
 
-#[tokio::test]
-async fn scenario_23_a_request_that_brings_its_own_authorization_is_left_alone() {
-    use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-    let scene = Scene::new().await;
-    scene.answer(&json!({"token": "t"}));
-    let upstream = scene.upstream().await;
-    let mut headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Bearer own"))]);
-    assert_eq!(upstream.authorize(&mut headers).await.unwrap(), None);
-    assert_eq!(headers[AUTHORIZATION], "Bearer own");
-    let mut connection = upstream.dial_anonymous().await.unwrap();
-    connection.write_all(b"GET / HTTP/1.1\r\nAuthorization: Bearer own\r\n\r\n").await.unwrap();
-    assert!(connection.read(&mut [0; 64]).await.unwrap() > 0);
-    assert!(scene.runs().is_empty());
-    headers.clear();
-    assert!(upstream.authorize(&mut headers).await.unwrap().is_some());
-    assert_eq!((headers[AUTHORIZATION].as_bytes(), scene.runs().len()), (&b"Bearer t"[..], 1));
-}
-
 #[tokio::test(start_paused = true)]
 async fn scenario_24_a_missing_program_is_explained_ten_times_an_hour() {
     let scene = Scene::new().await;
@@ -289,7 +271,7 @@ async fn scenario_27_a_token_that_no_header_can_carry_is_never_sent() {
         let upstream = scene.open(&scene.cluster(), &json!({"exec": exec})).await.unwrap();
         let error = send(&upstream, "/api").await.unwrap_err();
         assert_eq!(error, "exec plugin returned a token that cannot be used: it holds characters that no token has");
-        assert!(upstream.dial().await.is_err());
+        assert!(upstream.dial(SOON).await.is_err());
     }
     assert!(scene.server.seen().is_empty());
 }
