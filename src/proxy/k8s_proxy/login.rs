@@ -11,18 +11,19 @@ use crate::proxy::config::Config;
 use crate::proxy::life::NotSubmitted;
 use crate::secret::Secret;
 
-/// Hands the settings to the daemon, and the key when it has no identity or when `renew`. Whether it had to log in.
+/// Hands the settings to the daemon, and `key` when it has no identity or when `renew`. Whether it had to log in.
 pub(super) async fn login(
     context: &Context,
     api: &LocalApi,
     config: &Config,
+    key: Option<Secret<String>>,
     renew: bool,
 ) -> Result<bool, NotSubmitted> {
     let status = api.status(Peers::Omit).await.map_err(|error| judge(&error))?;
     let current = api.prefs().await.map_err(|error| judge(&error))?;
     let update_prefs = Some(starting_prefs(&current, config, context.settings.control_url.as_deref()));
     let needs_login = renew || needs_login(&status);
-    let key = config.auth_key.clone().or_else(|| context.settings.auth_key.clone()).filter(|_| needs_login);
+    let key = key.filter(|_| needs_login);
     if let Some(key) = &key {
         usable(key).map_err(NotSubmitted::Key)?;
     }

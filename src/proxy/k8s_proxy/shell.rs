@@ -35,6 +35,7 @@ use crate::proxy::life::{Action, Event, Level, Life, Outcome, Policy};
 use crate::proxy::local;
 use crate::proxy::reload::{self, ReloadErrors};
 use crate::proxy::{At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, Surroundings, Tls};
+use crate::secret::Secret;
 use crate::serve::advertise::Ownership;
 use crate::settings::proxy::ProxySettings;
 use crate::shutdown::{Errands, Signals, Tasks};
@@ -70,7 +71,9 @@ pub(super) struct Shell {
     first: Arc<Config>,
     config: watch::Receiver<Arc<Config>>,
     set_config: Option<watch::Sender<Arc<Config>>>,
-    keys: watch::Sender<Option<crate::secret::Secret<String>>>,
+    keys: watch::Sender<Option<Secret<String>>>,
+    /// The key of the config with which the last login was begun: the one that failed, if one did.
+    tried: Option<Secret<String>>,
     reloads: Arc<ReloadErrors>,
     metrics: Arc<Metrics>,
     children: Children,
@@ -110,6 +113,7 @@ impl Shell {
         let (set_config, receiver) = watch::channel(Arc::clone(&config));
         Self {
             keys: watch::channel(config.auth_key.clone()).0,
+            tried: None,
             context,
             life,
             api,
@@ -228,9 +232,11 @@ impl Shell {
             }
             Action::Login { renew } => {
                 let (context, api, config) = (Arc::clone(&self.context), self.api.clone(), self.current());
-                self.daemon_errand(
-                    async move { Event::LoginSubmitted(login::login(&context, &api, &config, renew).await) },
-                );
+                let key = config.auth_key.clone().or_else(|| context.settings.auth_key.clone());
+                self.tried.clone_from(&key);
+                self.daemon_errand(async move {
+                    Event::LoginSubmitted(login::login(&context, &api, &config, key, renew).await)
+                });
             }
             Action::ServeHttp => self.serve_http(),
             Action::Apply => self.apply(),
@@ -449,7 +455,7 @@ impl Shell {
 
     fn request_reissue(&mut self) {
         let (context, api) = (Arc::clone(&self.context), self.api.clone());
-        let failed = self.keys.borrow().clone().or_else(|| context.settings.auth_key.clone());
+        let failed = self.tried.clone();
         let (keys, stop) = (self.keys.subscribe(), self.root.clone());
         self.errand(async move {
             let Some(store) = &context.store else { return Event::NewKey(Err("there is no state Secret".to_owned())) };

@@ -1,7 +1,8 @@
 //! From tailscaled's socket to Running with an address, within 30 s of its having the settings. Pure.
 //!
 //! A refused login cuts the wait short, once it has stood for a moment. What only says that control cannot be reached
-//! never counts as a refusal: asking for a new key deletes the old device.
+//! never counts as a refusal: asking for a new key deletes the old device. When nothing was said at all, a key is to
+//! blame only if one was handed over and tailscaled still needs a login (api-proxy.md 9.4.7).
 
 use std::time::Instant;
 
@@ -156,11 +157,17 @@ impl Life {
         }
         let state = self.known.state.map_or("unknown".to_owned(), |state| state.to_string());
         let limit = LOGIN_LIMIT.as_secs();
-        let text = match &login.trouble {
-            Some(trouble) => trouble.clone(),
-            None => format!("the node was not Running with an address within {limit}s (tailscaled's state is {state})"),
-        };
-        self.login_failed(&text, actions);
+        if let Some((_, text)) = &login.refused {
+            let text = text.clone();
+            return self.login_failed(&text, actions);
+        }
+        let text = format!("the node was not Running with an address within {limit}s (tailscaled's state is {state})");
+        let text = login.trouble.clone().unwrap_or(text);
+        if login.submitted == Submitted::Key && self.known.state == Some(State::NeedsLogin) {
+            return self.login_failed(&text, actions);
+        }
+        // An identity that waits for a control server which says nothing, or a login that has worked.
+        self.fail(format!("failed to start the node: {text}; no login was refused, so no key is to blame"), actions);
     }
 
     /// No login: a new key may help when it is one that failed and somebody can be asked for another.

@@ -33,7 +33,8 @@ impl Life {
             Next::Fail(text) => self.fail(text, actions),
             Next::Leave(outcome) => {
                 if let Err(text) = outcome {
-                    // The next start removes the marker; an identity that stays is tried with the new key.
+                    // Under the operator (with POD_UID) the next start removes the marker, else it stays for whoever reads
+                    // it; an identity that stays is tried, and gets the new key when it does not work.
                     actions.push(Action::Log(Level::Warn, format!("failed to clear reissue request: {text}")));
                 }
                 actions.push(Action::Log(Level::Info, LEAVING.to_owned()));

@@ -130,10 +130,44 @@ fn a_refused_key_cuts_the_wait_short_and_is_reissued() {
 #[test]
 fn a_refusal_that_is_taken_back_changes_nothing() {
     let mut run = Run::logging_in(SECRET);
+    run.step(state(State::NeedsLogin));
     run.step(refused("key expired"));
     run.step(fine());
     assert_eq!(run.wait(), [Action::RequestReissue], "the 30 s have passed");
     assert_eq!(run.seconds(), 30);
+}
+
+/// A control server that says nothing leaves an identity where it is (tailscaled: NoState), and a key unused
+/// (NeedsLogin, as with a key that is no good).
+#[test]
+fn silence_is_blamed_on_a_key_only_where_one_was_handed_over_and_a_login_is_needed() {
+    let reissued = [Action::RequestReissue];
+    for (keyed, known, blamed) in [
+        (true, Some(State::NeedsLogin), true),
+        (true, Some(State::Starting), false),
+        (true, None, false),
+        (false, Some(State::NoState), false),
+        (false, Some(State::Starting), false),
+        (false, None, false),
+    ] {
+        let mut run = Run::new(SECRET);
+        run.step(Event::Listening);
+        known.map(|known| run.step(state(known)));
+        run.step(Event::LoginSubmitted(Ok(keyed)));
+        let actions = run.wait();
+        assert_eq!(run.seconds(), 30);
+        if blamed {
+            assert_eq!(actions, reissued);
+        } else {
+            let text = failure(&actions);
+            assert!(text.ends_with("no login was refused, so no key is to blame"), "{keyed} {known:?}: {text}");
+        }
+    }
+    // One that was refused at the last moment was refused.
+    let mut run = Run::logging_in(SECRET);
+    run.now += Duration::from_secs(29);
+    run.step(refused("key expired"));
+    assert_eq!(run.wait(), reissued);
 }
 
 #[test]
@@ -187,6 +221,7 @@ fn a_daemon_that_does_not_answer_is_asked_again_and_no_key_is_blamed() {
     // The 30 s begin when it has the key.
     run.now += Duration::from_secs(9);
     run.step(Event::LoginSubmitted(Ok(true)));
+    run.step(state(State::NeedsLogin));
     assert_eq!(run.wait(), [Action::RequestReissue]);
     assert_eq!(run.seconds(), 50);
 

@@ -1,5 +1,7 @@
 //! A key that does not work any more: asked for again through the state Secret.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 
 use super::{KEY, NEW_KEY, Stage, messages};
@@ -46,6 +48,23 @@ async fn s21_a_refused_key_is_reissued() {
     assert_eq!(stored["reissue_authkey"], KEY);
     assert_eq!(stored["_machinekey"], "m", "the identity stays until there is a new key");
     is_reissued(&stage, proxy).await;
+}
+
+/// What the operator is told to replace is what was tried, not what came meanwhile and may be good.
+#[tokio::test]
+async fn the_key_that_failed_is_named_when_the_config_has_another_by_then() {
+    let stage = registered().await;
+    let mut proxy = stage.start();
+    assert_eq!(stage.called("POST", "start").await.json.unwrap()["AuthKey"], KEY);
+    stage.configure(&json!({"authKey": NEW_KEY}));
+    proxy.mentioned("config reloaded").await;
+    stage.scene.notify(login_warning("invalid key: API key kOLD not valid")).await;
+    let ended = proxy.ends(0).await;
+    assert!(ended.mentions("Successfully received new auth key"), "{}", ended.text());
+    let patches = stage.scene.requests("PATCH");
+    let markers: Vec<_> =
+        patches.iter().filter_map(|request| request.body["data"]["reissue_authkey"].as_str()).collect();
+    assert_eq!(markers, [BASE64.encode(KEY)]);
 }
 
 #[tokio::test]
