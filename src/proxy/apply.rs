@@ -30,6 +30,9 @@ pub(super) struct Wanted<'a> {
     pub(super) backend: SocketAddr,
     /// Whose the daemon is.
     pub(super) ownership: Ownership<'a>,
+    /// Whether the daemon has just come up: it assigns the addresses of a Service that it knew before its start only for
+    /// a serve config that is set again, equal or not (upstream clears it once, too).
+    pub(super) anew: bool,
 }
 
 impl Wanted<'_> {
@@ -45,7 +48,7 @@ impl Wanted<'_> {
 pub(super) async fn apply(api: &LocalApi, wanted: &Wanted<'_>) -> Result<(), String> {
     set(api, wanted.config, wanted.ownership).await.map_err(|error| chain(&error))?;
     let serving = wanted.serving()?;
-    serve(api, serving.as_ref(), wanted.ownership)
+    serve(api, serving.as_ref(), wanted)
         .await
         .map_err(|error| format!("cannot install the serve config: {}", chain(&error)))?;
     let services = wanted.config.advertise_services.iter().map(ToString::to_string).collect();
@@ -54,7 +57,7 @@ pub(super) async fn apply(api: &LocalApi, wanted: &Wanted<'_>) -> Result<(), Str
 
 /// Takes what leads to us out of the serve config of a daemon that stays.
 pub(super) async fn clear(api: &LocalApi, ownership: Ownership<'_>) -> Result<(), Error> {
-    serve(api, None, ownership).await
+    install(api, None, ownership).await.map(drop)
 }
 
 /// Changes the settings that differ.
@@ -83,15 +86,21 @@ fn change(prefs: &Prefs, member: &str, new: Value) -> Change {
     Change { member: member.to_owned(), old: prefs.0.get(member).cloned().unwrap_or(Value::Null), new }
 }
 
-/// Installs the serve config if another one is installed.
-async fn serve(api: &LocalApi, serving: Option<&Serving<'_>>, ownership: Ownership<'_>) -> Result<(), Error> {
-    let applied = serve::apply(api, |installed| desired(installed, serving, ownership), PATIENCE).await?;
-    match (applied, serving) {
+/// Installs the serve config if another one is installed; after a start of the daemon, whatever is installed.
+async fn serve(api: &LocalApi, serving: Option<&Serving<'_>>, wanted: &Wanted<'_>) -> Result<(), Error> {
+    if wanted.anew {
+        clear(api, wanted.ownership).await?;
+    }
+    match (install(api, serving, wanted.ownership).await?, serving) {
         (Applied::Unchanged, _) => {}
         (Applied::Changed, Some(serving)) => tracing::info!("serving {} as {}", serving.service, serving.domain()),
         (Applied::Changed, None) => tracing::info!("serving no Service"),
     }
     Ok(())
+}
+
+async fn install(api: &LocalApi, serving: Option<&Serving<'_>>, ownership: Ownership<'_>) -> Result<Applied, Error> {
+    serve::apply(api, |installed| desired(installed, serving, ownership), PATIENCE).await
 }
 
 #[cfg(test)]
@@ -135,8 +144,8 @@ mod tests {
     #[test]
     fn a_service_needs_a_suffix() {
         let config = config(r#","apiServerProxy":{"enabled":true,"serviceName":"svc:a"}"#);
-        let wanted =
-            Wanted { config: &config, suffix: None, backend: "127.0.0.1:80".parse().unwrap(), ownership: WHOLE };
+        let backend = "127.0.0.1:80".parse().unwrap();
+        let wanted = Wanted { config: &config, suffix: None, backend, ownership: WHOLE, anew: false };
         assert!(wanted.serving().is_err());
         let wanted = Wanted { suffix: Some("t.ts.net"), ..wanted };
         assert_eq!(wanted.serving().unwrap().unwrap().domain(), "a.t.ts.net");

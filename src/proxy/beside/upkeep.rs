@@ -31,6 +31,8 @@ pub(super) struct Upkeep {
     health: HealthHandle,
     /// Every Service that we have served or advertised.
     ours: BTreeSet<String>,
+    /// How often the bus had been opened when the node was last set up.
+    opened: u64,
 }
 
 impl Upkeep {
@@ -42,7 +44,7 @@ impl Upkeep {
         node: watch::Receiver<Node>,
         health: HealthHandle,
     ) -> Self {
-        Self { api, backend, client, config, node, health, ours: BTreeSet::new() }
+        Self { api, backend, client, config, node, health, ours: BTreeSet::new(), opened: 0 }
     }
 
     /// Every Service that is or was ours.
@@ -56,11 +58,16 @@ impl Upkeep {
         loop {
             // Without a name for itself the node has none for a Service.
             let ready = self.node.wait_for(|node| node.running && node.suffix.is_some()).await;
-            let Ok(suffix) = ready.map(|node| node.suffix.clone()) else { return std::future::pending().await };
-            let outcome = self.once(suffix.as_deref()).await;
+            let Ok((suffix, opened)) = ready.map(|node| (node.suffix.clone(), node.opened)) else {
+                return std::future::pending().await;
+            };
+            let outcome = self.once(suffix.as_deref(), opened != self.opened).await;
             self.health.report("config", Weight::Degrading, outcome.as_ref().err().cloned());
             let again = match outcome {
-                Ok(()) => None,
+                Ok(()) => {
+                    self.opened = opened;
+                    None
+                }
                 Err(text) if !done => return text,
                 Err(text) => {
                     tracing::warn!("the node was not set up as wanted, trying again in {AGAIN:?}: {text}");
@@ -72,7 +79,7 @@ impl Upkeep {
         }
     }
 
-    async fn once(&mut self, suffix: Option<&str>) -> Result<(), String> {
+    async fn once(&mut self, suffix: Option<&str>, anew: bool) -> Result<(), String> {
         let config = Arc::clone(&self.config.borrow_and_update());
         self.node.mark_unchanged();
         let backend = self.backend.ok_or("nothing is listened on")?;
@@ -81,7 +88,7 @@ impl Upkeep {
         }
         self.ours.extend(config.advertise_services.iter().chain(config.served()).map(ToString::to_string));
         let ownership = Ownership::Services(&self.ours);
-        apply(&self.api, &Wanted { config: &config, suffix, backend, ownership }).await
+        apply(&self.api, &Wanted { config: &config, suffix, backend, ownership, anew }).await
     }
 
     /// Waits for a reason to look again, no longer than `limit`.

@@ -239,7 +239,7 @@ impl Shell {
                 });
             }
             Action::ServeHttp => self.serve_http(),
-            Action::Apply => self.apply(),
+            Action::Apply { anew } => self.apply(anew),
             Action::ServeApi => self.serve_api(),
             Action::Publish(device) => self.publish(&device),
             Action::RequestReissue => self.request_reissue(),
@@ -370,16 +370,17 @@ impl Shell {
         }
     }
 
-    fn apply(&mut self) {
+    fn apply(&mut self, anew: bool) {
         let (api, config) = (self.api.clone(), self.current());
         let suffix = self.device.as_ref().and_then(Device::magic_dns_suffix).map(str::to_owned);
         let backend = self.context.extras.listen;
-        let wanted = Wanted { config: &config, suffix: suffix.as_deref(), backend, ownership: Ownership::Whole };
+        let ownership = Ownership::Whole;
+        let wanted = Wanted { config: &config, suffix: suffix.as_deref(), backend, ownership, anew };
         // Before the name is served somebody sees to its certificate.
         let domain = wanted.serving().ok().flatten().map(|serving| serving.domain());
         self.keep_certificate(domain.filter(|_| self.first.api_server.issue_certs));
         self.daemon_errand(async move {
-            let wanted = Wanted { config: &config, suffix: suffix.as_deref(), backend, ownership: Ownership::Whole };
+            let wanted = Wanted { config: &config, suffix: suffix.as_deref(), backend, ownership, anew };
             Event::Applied(apply::apply(&api, &wanted).await)
         });
     }

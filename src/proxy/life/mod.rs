@@ -117,7 +117,10 @@ pub enum Action {
     /// Serve health and metrics (once per process).
     ServeHttp,
     /// Bring about what the config says: preferences, serve config, advertised Services.
-    Apply,
+    Apply {
+        /// This has not worked yet since the node came up: what it knew before goes first.
+        anew: bool,
+    },
     /// Serve the API (once per process).
     ServeApi,
     /// Keep these device keys in the Secret.
@@ -192,6 +195,8 @@ pub struct Up {
     refused: Option<(Instant, String)>,
     /// When to try again to bring about the config.
     apply_at: Option<Instant>,
+    /// The config was brought about since the node came up.
+    applied: bool,
     /// The config is being brought about.
     applying: bool,
     /// It has changed meanwhile.
@@ -361,7 +366,7 @@ impl Life {
             up.apply_again = true;
         } else {
             (up.applying, up.apply_at) = (true, None);
-            actions.push(Action::Apply);
+            actions.push(Action::Apply { anew: !up.applied });
         }
     }
 
@@ -371,7 +376,7 @@ impl Life {
         let again = std::mem::take(&mut up.apply_again);
         match outcome {
             Ok(()) => {
-                self.known.applied = true;
+                (self.known.applied, up.applied) = (true, true);
                 if !std::mem::replace(&mut self.known.serving, true) {
                     actions.push(Action::ServeApi);
                 }

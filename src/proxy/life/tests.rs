@@ -9,6 +9,7 @@ use super::*;
 use crate::localapi::types::Warning;
 
 const SECRET: Policy = Policy { state_secret: true, publishes: true };
+const ANEW: Action = Action::Apply { anew: true };
 const FILE: Policy = Policy { state_secret: false, publishes: false };
 
 fn device() -> Device {
@@ -93,7 +94,7 @@ fn a_healthy_start_does_everything_once_and_in_order() {
     let mut run = Run::new(SECRET);
     assert_eq!(run.step(Event::Listening), [Action::WatchBus, Action::Login { renew: false }]);
     assert_eq!(run.step(state(State::Starting)), []);
-    assert_eq!(run.step(running()), [Action::Publish(device()), Action::ServeHttp, Action::Apply]);
+    assert_eq!(run.step(running()), [Action::Publish(device()), Action::ServeHttp, ANEW]);
     assert_eq!(run.life.readiness().listener.as_deref(), Some("it is not bound yet"));
     assert_eq!(run.step(Event::Applied(Ok(()))), [Action::ServeApi]);
     run.step(Event::Serving(Ok(())));
@@ -259,7 +260,7 @@ fn an_identity_that_does_not_work_gets_the_key_once() {
     assert_eq!(run.step(state(State::NeedsLogin)), []);
     assert_eq!(run.step(Event::LoginSubmitted(Ok(true))), []);
     assert_eq!(run.step(state(State::NeedsLogin)), [], "a key may be good for one use");
-    assert_eq!(run.step(running()), [Action::ServeHttp, Action::Apply]);
+    assert_eq!(run.step(running()), [Action::ServeHttp, ANEW]);
     assert_eq!(run.step(state(State::NeedsLogin)), [Action::Login { renew: true }], "again after it was up");
 }
 
@@ -285,7 +286,7 @@ fn a_dead_tailscaled_is_restarted_and_everything_set_again() {
     assert!(run.life.readiness().state.is_some() && run.life.readiness().addresses.is_empty());
     assert_eq!(run.wait(), [Action::SpawnDaemon]);
     assert_eq!(run.step(Event::Listening), [Action::WatchBus, Action::Login { renew: false }]);
-    assert_eq!(run.step(running()), [Action::Apply], "served and published already");
+    assert_eq!(run.step(running()), [ANEW], "served and published already");
     assert_eq!(run.step(Event::Applied(Ok(()))), []);
     for _ in 0..3 {
         run.step(Event::DaemonExited("signal: killed".to_owned()));
@@ -309,12 +310,12 @@ fn config_changes_are_brought_about_one_after_the_other() {
     let mut run = Run::new(FILE);
     assert_eq!(run.step(Event::ConfigChanged), [], "coming up applies it");
     let mut run = Run::up(FILE);
-    assert_eq!(run.step(Event::ConfigChanged), [Action::Apply]);
+    assert_eq!(run.step(Event::ConfigChanged), [Action::Apply { anew: false }]);
     assert_eq!(run.step(Event::ConfigChanged), []);
     assert_eq!(run.step(Event::ConfigChanged), []);
-    assert_eq!(run.step(Event::Applied(Ok(()))), [Action::Apply]);
+    assert_eq!(run.step(Event::Applied(Ok(()))), [Action::Apply { anew: false }]);
     assert_eq!(run.step(Event::Applied(Err("412".to_owned()))), []);
-    assert_eq!(run.wait(), [Action::Apply]);
+    assert_eq!(run.wait(), [Action::Apply { anew: false }]);
     assert_eq!(run.seconds(), 5);
 }
 

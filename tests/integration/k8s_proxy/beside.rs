@@ -133,6 +133,18 @@ async fn a_daemon_that_came_back_is_set_up_again() {
     beside
         .until("Service", |prefs, served| *served == ours && prefs["AdvertiseServices"] == json!(["svc:prod-api"]))
         .await;
+    // The next one has kept it, and assigns the Service its addresses only when it is set again.
+    let before = beside.scene.daemon().count("POST serve-config");
+    let mut with_theirs = ours.clone();
+    with_theirs["Services"]["svc:theirs"] = json!({"TCP": {"80": {"HTTP": true}}});
+    beside.scene.daemon().put_serve_config(with_theirs.clone());
+    beside.scene.daemon().close_watches();
+    beside.scene.daemon().await_count("POST serve-config", before + 2, SOON).await.unwrap();
+    let calls = beside.scene.daemon().calls();
+    let posts = calls.iter().filter(|call| call.method == "POST" && call.endpoint == "serve-config");
+    let bodies: Vec<_> = posts.skip(before).map(|call| call.json.clone().unwrap()).collect();
+    let theirs = json!({"Services": {"svc:theirs": with_theirs["Services"]["svc:theirs"]}});
+    assert_eq!(bodies, [theirs, with_theirs]);
     proxy.stops().await;
 }
 
