@@ -110,7 +110,8 @@ static NOTIFY_WITH_PEERS: Rule = notify!(
     "PeersRemoved": Rule::Keep,
     // Presence is all that matters.
     "PeerChangedPatch": Rule::Each(&Rule::Skip),
-    "PeerChanges": Rule::Each(&Rule::Skip)
+    "PeerChanges": Rule::Each(&Rule::Skip),
+    "UserProfiles": Rule::Each(&Rule::Skip)
 );
 
 #[cfg(test)]
@@ -132,7 +133,7 @@ mod tests {
         "NetMap":{"SelfNode":{"ID":1,"Name":"a.ts.net."},"Peers":[{"ID":2,"Name":"b.ts.net.","Hostinfo":{}}],
           "DNS":{"CertDomains":["a.ts.net"],"ExtraRecords":[],"Resolvers":[]},"PacketFilter":[{}]},
         "PeersChanged":[{"ID":3,"Name":"c.ts.net."}],"PeersRemoved":[4],"PeerChangedPatch":[{"NodeID":2}],
-        "PeerChanges":[{"NodeID":2}],
+        "PeerChanges":[{"NodeID":2}],"UserProfiles":{"7":{"LoginName":"x"}},
         "BrowseToURL":"https://x","Health":{"Warnings":{"login-state":{"Text":"t","Args":{"error":"x"},"Title":"y"}}}}"#;
 
     fn through(rule: &'static Rule) -> Notify {
@@ -156,6 +157,7 @@ mod tests {
         whole.peers_removed.clear();
         whole.peer_changed_patch = None;
         whole.peer_changes = None;
+        whole.user_profiles = None;
         assert_eq!(format!("{:?}", through(notify(Peers::Omit))), format!("{whole:?}"));
     }
 }

@@ -99,6 +99,8 @@ pub struct Notify {
     pub peer_changed_patch: Option<serde::de::IgnoredAny>,
     /// 1.98's deltas instead of a netmap; only its presence matters.
     pub peer_changes: Option<serde::de::IgnoredAny>,
+    /// Users who are new or have another name; only its presence matters.
+    pub user_profiles: Option<serde::de::IgnoredAny>,
     /// Interactive login URL.
     #[serde(rename = "BrowseToURL")]
     pub browse_to_url: Option<String>,

@@ -25,8 +25,9 @@ use crate::short;
 
 /// For one lookup.
 const LIMIT: Duration = Duration::from_secs(5);
-/// In userspace mode tailscaled knows a connection just after it has dialled. Whoever is not known by then is nobody; most
-/// releases wait for it themselves.
+/// In userspace mode tailscaled knows a connection just after it has dialled. Whoever is not known by then is nobody; the
+/// second question of api-proxy.md 4 is only asked where the answer to the first came sooner, because a tailscaled that
+/// searches longer before it says so, as releases do, has waited already and would hold everybody up twice.
 const REGISTERED: Duration = Duration::from_millis(250);
 
 /// Why nobody is known to be there.

@@ -1,20 +1,28 @@
 //! Where the proxy listens: only where it can tell who is at the other end (api-proxy.md 2).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::net::TcpListener;
 
+use super::netmap::Netmap;
 use super::tls::{BadCertificate, Certificates};
 use super::{At, Client, Grants, Options};
+use crate::causes::chain;
 use crate::localapi::mask::Version;
-use crate::localapi::types::Status;
+use crate::localapi::types::{State, Status};
 use crate::localapi::{self, LocalApi, Peers};
 
 /// The first release whose serve handlers write a PROXY header.
 const PROXY_HEADER: Version = Version { major: 1, minor: 92, patch: 0 };
 /// The first release that does not ignore `svc_name` in `whois`.
 const SERVICE_GRANTS: Version = Version { major: 1, minor: 100, patch: 0 };
+
+/// Between questions to a daemon that does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the proxy cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +54,12 @@ pub enum StartError {
         /// The first version that has it.
         needed: Version,
     },
+    /// The node has other addresses than when it was bound to them.
+    #[error("this node's tailnet addresses are other ones now ({now}): only a restart listens there")]
+    Moved {
+        /// Where it would have to listen.
+        now: String,
+    },
     /// A task that has to run for ever ended.
     #[error("{0}")]
     Ended(String),
@@ -59,36 +73,113 @@ pub enum StartError {
     },
 }
 
+/// What is listened on.
+pub(super) struct Bound {
+    pub(super) listeners: Vec<TcpListener>,
+    pub(super) certificates: Certificates,
+    /// What was to be listened on.
+    pub(super) addresses: BTreeSet<SocketAddr>,
+}
+
 /// Binds the listeners that `options` ask for, on the node that `localapi` knows.
-pub(super) async fn bind(
-    options: &Options,
-    localapi: &LocalApi,
-) -> Result<(Vec<TcpListener>, Certificates), StartError> {
+pub(super) async fn bind(options: &Options, localapi: &LocalApi) -> Result<Bound, StartError> {
     let status = localapi.status(Peers::Omit).await.map_err(StartError::Daemon)?;
     let version = localapi.versions().version.unwrap_or_default();
     check_version(options, &version)?;
-    let mut listeners = Vec::new();
     let certificates = Certificates::open(&options.listen.tls, localapi, &status)?;
-    for addr in addresses(options, &status)? {
-        let listener = TcpListener::bind(addr).await.map_err(|source| StartError::Bind { addr, source })?;
-        listeners.push(listener);
+    let addresses = addresses(options, &status)?;
+    let listeners = listeners(&addresses).await?;
+    Ok(Bound { listeners, certificates, addresses: addresses.into_iter().collect() })
+}
+
+/// Waits until a node that is up would have to be listened for elsewhere than at `bound`, and says so: whoever restarts
+/// us has everything checked anew. Listening on would leave it unreachable, and an address that is not the tailnet's
+/// any more proves nothing.
+pub(super) async fn moved(
+    options: &Options,
+    localapi: &LocalApi,
+    netmap: &Netmap,
+    bound: &BTreeSet<SocketAddr>,
+) -> StartError {
+    if options.listen.client == Client::ProxyHeader {
+        // Loopback stays where it is.
+        return std::future::pending().await;
     }
-    Ok((listeners, certificates))
+    loop {
+        netmap.node_changed().await;
+        let status = loop {
+            match localapi.status(Peers::Omit).await {
+                Ok(status) => break status,
+                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+            }
+        };
+        if State::from_name(&status.backend_state) != Some(State::Running) {
+            continue;
+        }
+        match addresses(options, &status) {
+            // It has none yet.
+            Err(StartError::NoAddresses) => {}
+            Err(error) => return error,
+            Ok(now) if now.iter().all(|addr| bound.contains(addr)) && now.len() == bound.len() => {}
+            Ok(now) => {
+                let now: Vec<_> = now.iter().map(ToString::to_string).collect();
+                return StartError::Moved { now: now.join(", ") };
+            }
+        }
+    }
+}
+
+/// One listener for each address, except for those of IPv6 that the kernel does not have: tailscaled lists one even
+/// where its interface could not be given it.
+async fn listeners(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let (mut listeners, mut absent) = (Vec::new(), Vec::new());
+    for &addr in addresses {
+        match TcpListener::bind(addr).await {
+            Ok(listener) => listeners.push(listener),
+            Err(source) if addr.is_ipv6() && has_no_ipv6(&source) => absent.push(StartError::Bind { addr, source }),
+            Err(source) => return Err(StartError::Bind { addr, source }),
+        }
+    }
+    match absent.pop() {
+        Some(error) if listeners.is_empty() => Err(error),
+        Some(error) => {
+            tracing::warn!("serving without IPv6, which this machine does not have for the tailnet: {}", chain(&error));
+            Ok(listeners)
+        }
+        None => Ok(listeners),
+    }
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT))
 }
 
 /// An older daemon would serve without telling who calls, or with grants of somebody else.
 fn check_version(options: &Options, version: &str) -> Result<(), StartError> {
-    let needs = [
-        (options.listen.client == Client::ProxyHeader, PROXY_HEADER, "the PROXY protocol"),
-        (matches!(options.grants, Grants::NodeThenService(_)), SERVICE_GRANTS, "grants of a Service"),
-    ];
-    for (wanted, needed, what) in needs {
-        if wanted && Version::parse(version).is_none_or(|version| version < needed) {
-            let found = if version.is_empty() { "of an unknown version" } else { version };
-            return Err(StartError::TooOld { found: found.to_owned(), what, needed });
-        }
+    if options.listen.client == Client::ProxyHeader {
+        is_at_least(PROXY_HEADER, "the PROXY protocol", version)?;
     }
-    Ok(())
+    match options.grants {
+        Grants::Node => Ok(()),
+        Grants::NodeThenService(_) => tells_service_grants(version),
+    }
+}
+
+/// Whether a daemon of this `version` tells the grants of a Service: an older one answers with those of the node.
+///
+/// # Errors
+/// [`StartError::TooOld`]
+pub fn tells_service_grants(version: &str) -> Result<(), StartError> {
+    is_at_least(SERVICE_GRANTS, "grants of a Service", version)
+}
+
+fn is_at_least(needed: Version, what: &'static str, version: &str) -> Result<(), StartError> {
+    if Version::parse(version).is_some_and(|version| version >= needed) {
+        return Ok(());
+    }
+    let found = if version.is_empty() { "of an unknown version" } else { version };
+    Err(StartError::TooOld { found: found.to_owned(), what, needed })
 }
 
 fn addresses(options: &Options, status: &Status) -> Result<Vec<SocketAddr>, StartError> {

@@ -58,7 +58,7 @@ use self::config::Config;
 use crate::k8s::upstream::Upstream;
 use crate::localapi::LocalApi;
 
-pub use self::listen::StartError;
+pub use self::listen::{StartError, tells_service_grants};
 pub use self::metrics::Metrics;
 pub use self::serve::Proxy;
 pub use self::tls::BadCertificate;

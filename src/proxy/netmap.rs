@@ -5,24 +5,37 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{Backoff, jitter};
-use crate::localapi::types::Notify;
+use crate::localapi::types;
 use crate::localapi::{LocalApi, Mask, Peers};
 
 /// A number that grows whenever the netmap may have changed. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Netmap(Arc<AtomicU64>);
+pub(super) struct Netmap(Arc<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    generation: AtomicU64,
+    /// For the one who waits: the node itself may have changed.
+    node: Notify,
+}
 
 impl Netmap {
     /// The number now. What was learnt before it was read may be out of date as soon as it differs.
     pub(super) fn generation(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// Waits until the node itself may have changed since the last time. For one task only.
+    pub(super) async fn node_changed(&self) {
+        self.0.node.notified().await;
     }
 
     fn changed(&self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.0.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Follows the bus until `stop`.
@@ -41,9 +54,13 @@ impl Netmap {
                 }
                 backoff.reset();
                 self.changed();
+                self.0.node.notify_one();
                 while let Ok(Some(message)) = watch.next().await {
                     if concerns_peers(&message) {
                         self.changed();
+                    }
+                    if concerns_node(&message) {
+                        self.0.node.notify_one();
                     }
                 }
             }
@@ -58,12 +75,16 @@ impl Netmap {
 }
 
 /// Whether a message may change who a peer is or what it was granted.
-fn concerns_peers(message: &Notify) -> bool {
-    message.self_change.is_some()
-        || message.net_map.is_some()
-        || message.state.is_some()
+fn concerns_peers(message: &types::Notify) -> bool {
+    concerns_node(message)
         || !message.peers_changed.is_empty()
         || !message.peers_removed.is_empty()
         || message.peer_changed_patch.is_some()
         || message.peer_changes.is_some()
+        || message.user_profiles.is_some()
+}
+
+/// Whether it may change this node.
+fn concerns_node(message: &types::Notify) -> bool {
+    message.self_change.is_some() || message.net_map.is_some() || message.state.is_some()
 }

@@ -1,5 +1,6 @@
 //! Serving and stopping.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Identities;
+use super::listen::Bound;
 use super::netmap::Netmap;
 use super::pool::Pool;
 use super::tls::Certificates;
@@ -34,6 +36,8 @@ pub struct Proxy {
     localapi: LocalApi,
     netmap: Netmap,
     listeners: Vec<TcpListener>,
+    /// What was to be listened on.
+    bound: BTreeSet<SocketAddr>,
 }
 
 /// What every connection uses.
@@ -57,14 +61,14 @@ impl Proxy {
     /// What was asked for cannot be served safely, or not at all.
     pub async fn bind(options: Options, surroundings: Surroundings) -> Result<Self, StartError> {
         let Surroundings { localapi, upstream, metrics } = surroundings;
-        let (listeners, certificates) = listen::bind(&options, &localapi).await?;
+        let Bound { listeners, certificates, addresses } = listen::bind(&options, &localapi).await?;
         let netmap = Netmap::default();
         let places = places();
         let identities = Identities::new(localapi.clone(), netmap.clone(), &options, places);
         let pool = Pool::new(upstream);
         let (stop, places) = (CancellationToken::new(), Arc::new(Semaphore::new(places)));
         let shared = Shared { options, identities, certificates, pool, metrics, stop, places };
-        Ok(Self { shared: Arc::new(shared), localapi, netmap, listeners })
+        Ok(Self { shared: Arc::new(shared), localapi, netmap, listeners, bound: addresses })
     }
 
     /// The addresses that are listened on.
@@ -76,11 +80,14 @@ impl Proxy {
     /// whatever is left, watches and upgraded streams too.
     ///
     /// # Errors
-    /// A listener broke for good.
+    /// A listener broke for good, or is not where peers arrive any more.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), StartError> {
-        let Self { shared, localapi, netmap, listeners } = self;
+        let Self { shared, localapi, netmap, listeners, bound } = self;
         let mut tasks = Tasks::new(CancellationToken::new());
-        tasks.spawn("netmap", |stop| netmap.follow(localapi, stop));
+        {
+            let (netmap, localapi) = (netmap.clone(), localapi.clone());
+            tasks.spawn("netmap", |stop| netmap.follow(localapi, stop));
+        }
         {
             let shared = Arc::clone(&shared);
             tasks.spawn("pool", |stop| async move { shared.pool.keep_clean(stop).await });
@@ -99,16 +106,14 @@ impl Proxy {
         }
         let ended = tokio::select! {
             () = stop.cancelled() => None,
-            ended = tasks.next_ended() => Some(ended),
+            ended = tasks.next_ended() => Some(StartError::Ended(ended.to_string())),
+            error = listen::moved(&shared.options, &localapi, &netmap, &bound) => Some(error),
         };
         shared.stop.cancel();
         for unclean in tasks.stop(shared.options.limits.drain + SETTLE).await {
             tracing::warn!("{unclean}");
         }
-        match ended {
-            None => Ok(()),
-            Some(ended) => Err(StartError::Ended(ended.to_string())),
-        }
+        ended.map_or(Ok(()), Err)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::localapi::{LocalApi, Scope};
 use crate::proxy::access::Peer;
 use crate::proxy::config::ServiceName;
 use crate::proxy::explain::{ExplainedRule, Explanation, explain};
+use crate::proxy::tells_service_grants;
 use crate::settings::ProcessEnv;
 
 /// Whom to explain.
@@ -56,7 +57,10 @@ pub(super) async fn run(args: Args, out: &Output) -> anyhow::Result<ExitStatus> 
                 return Ok(ExitStatus::No);
             };
             let service = match &args.service {
-                Some(service) => ask(&api, *peer, Scope::Service(service.as_str())).await?,
+                Some(service) => {
+                    tells_service_grants(&api.versions().version.unwrap_or_default())?;
+                    ask(&api, *peer, Scope::Service(service.as_str())).await?
+                }
                 None => None,
             };
             (node, service)

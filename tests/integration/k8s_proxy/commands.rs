@@ -96,6 +96,15 @@ async fn explain_asks_the_daemon_and_knows_strangers() {
     assert_eq!(ended.lines, ["error: tailscaled knows no peer at 100.64.0.10:4711; its requests are refused"]);
     assert_eq!(tailpod(&scene, &["explain"]).await.code, Some(2));
 
+    let of_service = ["explain", "--peer", "100.64.0.9", "--service", "svc:prod-api"];
+    assert_eq!(tailpod(&scene, &of_service).await.code, Some(0));
+    // An older daemon would answer with the node's grants as if they were the Service's.
+    scene.daemon().set_version("1.98.2-t0123abcd");
+    let ended = tailpod(&scene, &of_service).await;
+    let line = "error: tailscaled is 1.98.2-t0123abcd: grants of a Service needs 1.100.0 or newer";
+    assert_eq!((ended.code, ended.text().as_str()), (Some(1), line));
+    assert_eq!(tailpod(&scene, &["explain", "--peer", "100.64.0.9"]).await.code, Some(0));
+
     let ended = tailpod(&scene, &["kubeconfig"]).await;
     assert_eq!(ended.code, Some(0), "{}", ended.text());
     assert_eq!(ended.text().replace("test-node.test.ts.net", "NODE"), KUBECONFIG);

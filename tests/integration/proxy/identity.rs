@@ -164,6 +164,34 @@ async fn row_9_without_authentication_everything_is_the_clients_own() {
     assert_eq!(world.upstream.request(1).await.all("authorization").len(), 0);
 }
 
+/// Recording and being somebody on the tailnet are asked of everybody, in the same words.
+#[tokio::test]
+async fn row_9_without_authentication_the_same_are_refused() {
+    let mut told = Vec::new();
+    for mode in ["auth", "noauth"] {
+        let world = World::start(&["--mode", mode]).await;
+        let mine = "Host: h\r\nAuthorization: Bearer mine\r\nAccept: application/json\r\n";
+        let list = format!("GET /api/v1/pods HTTP/1.1\r\n{mine}\r\n");
+        let exec =
+            "POST /api/v1/namespaces/n/pods/p/exec?command=id HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n";
+        let exec = format!("{exec}{mine}\r\n");
+        let mut nobody = world.client_from("100.64.0.77:1").await;
+        nobody.send(&list).await;
+        let unknown = nobody.answer().await;
+        unknown.is_status(500, "failed to authenticate caller");
+        world.grant(&json!(["x"]));
+        let unreadable = world.ask(&list).await;
+        unreadable.is_status(500, "cannot use the caller's grants");
+        world.grant(&json!([{"enforceRecorder": true}]));
+        let (unrecorded, session) = (world.ask(&list).await, world.ask(&exec).await);
+        unrecorded.is_status(403, "forbidden: api request");
+        session.is_status(403, "forbidden: 'kubectl exec' session");
+        world.nothing_upstream();
+        told.push([unknown, unreadable, unrecorded, session].map(|answer| answer.text()));
+    }
+    assert_eq!(told[0], told[1]);
+}
+
 #[tokio::test]
 async fn row_16_no_header_supplies_an_identity() {
     let world = World::start(&[]).await;
@@ -250,6 +278,29 @@ async fn a_change_of_the_netmap_is_seen_on_the_same_connection_at_once() {
         }
         number += 1;
         assert!(begun.elapsed() < Duration::from_secs(4), "the change was not noticed before the answer was too old");
+    }
+}
+
+/// tailscaled tells of a user's new name without a word about the peers.
+#[tokio::test]
+async fn a_login_that_was_renamed_is_seen_on_the_same_connection_at_once() {
+    let world = World::start(&[]).await;
+    world.daemon().await_watchers(1, crate::support::SOON).await.unwrap();
+    let mut client = world.client().await;
+    let begun = Instant::now();
+    client.send(get("/api")).await;
+    client.answer().await;
+    world.daemon().set_whois(ANN, user("anna@example.com", &json!({})));
+    world.daemon().notify(json!({"UserProfiles": {"7": {"ID": 7, "LoginName": "anna@example.com"}}}));
+    let mut number = 1;
+    loop {
+        client.send(get("/api")).await;
+        client.answer().await;
+        if world.upstream.request(number).await.all("impersonate-user") == ["anna@example.com"] {
+            break;
+        }
+        number += 1;
+        assert!(begun.elapsed() < Duration::from_secs(4), "the name was not noticed before the answer was too old");
     }
 }
 
