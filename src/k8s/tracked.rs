@@ -67,19 +67,31 @@ impl Tracked {
         self.registration().generation()
     }
 
-    fn registration(&self) -> &Registration {
-        match &self.0 {
-            Secured::Plain(wire) => wire.registration(),
-            Secured::Tls(tls) => tls.get_ref().0.registration(),
-        }
+    /// Whether reading tells an end in order from a break, even when writing was the first to notice it: TLS ends with a
+    /// farewell.
+    pub fn shows_breaks(&self) -> bool {
+        matches!(self.0, Secured::Tls(_))
     }
-}
 
-impl Wire {
+    /// Has the kernel drop what has not left yet, for closing to reset the connection: behind bytes that nobody takes no
+    /// end would arrive.
+    pub fn forget(&self) {
+        // Failing leaves it open a little longer.
+        let _ = self.socket().tcp.set_zero_linger();
+    }
+
     fn registration(&self) -> &Registration {
-        match self {
-            Self::Socket(socket) => &socket.registration,
-            Self::Tunnel(tls) => &tls.get_ref().0.registration,
+        &self.socket().registration
+    }
+
+    fn socket(&self) -> &Socket {
+        let wire = match &self.0 {
+            Secured::Plain(wire) => wire,
+            Secured::Tls(tls) => tls.get_ref().0,
+        };
+        match wire {
+            Wire::Socket(socket) => socket,
+            Wire::Tunnel(tls) => tls.get_ref().0,
         }
     }
 }

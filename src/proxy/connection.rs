@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::access_log::Entry;
 use super::buffers::{BLOCK, Inbox};
 use super::identity::{Caller, Unknown};
+use super::lookout::Lookout;
 use super::pool::Link;
 use super::proxy_protocol;
 use super::refusal::{Reason, Refusal};
@@ -251,6 +252,7 @@ impl Connection {
     /// Waits for `work` while the client stays; `None` when it goes away.
     pub(super) async fn unless_gone<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
+        let mut lookout = Lookout::default();
         let Self { inbox, client, .. } = self;
         poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
@@ -260,10 +262,10 @@ impl Connection {
                 match inbox.poll_fill(client, BLOCK, cx) {
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
-                    Poll::Pending => break,
+                    Poll::Pending => return Poll::Pending,
                 }
             }
-            Poll::Pending
+            lookout.poll(|| client.has_ended(), cx).map(|()| None)
         })
         .await
     }

@@ -14,6 +14,7 @@ use hyper::StatusCode;
 use super::buffers::{BLOCK, Inbox};
 use super::headers;
 use super::lane::{Lane, LaneError, Sink, Source};
+use super::lookout::Lookout;
 use super::pool::Link;
 use super::stream::ClientStream;
 use crate::http1::{BadHead, LARGEST_HEAD, ResponseHead, Scanner, Version, write_response};
@@ -56,6 +57,8 @@ pub(super) struct Exchange<'a> {
     down: Lane,
     /// The API server takes no more of the request; an answer may still come.
     is_refused: bool,
+    /// For as long as the client is not read from.
+    lookout: Lookout,
     scanner: Scanner,
     interim: usize,
     /// An interim answer is with the client, or on its way there.
@@ -84,6 +87,7 @@ impl<'a> Exchange<'a> {
             up,
             down,
             is_refused: false,
+            lookout: Lookout::default(),
             scanner,
             interim: 0,
             has_passed: false,
@@ -147,7 +151,7 @@ impl<'a> Exchange<'a> {
             match ready!(self.poll_down(cx)) {
                 Ok(()) => {}
                 Err(error @ LaneError::Stuck(_)) => return Poll::Ready(Err(Failure::ClientStuck(error))),
-                Err(_) => return Poll::Ready(Err(Failure::ClientGone)),
+                Err(_) => return Poll::Ready(Err(self.client_gone())),
             }
             match self.scanner.end(self.link.inbox.bytes()) {
                 Err(error) => return Poll::Ready(Err(Failure::BadAnswer(Some(error)))),
@@ -178,7 +182,7 @@ impl<'a> Exchange<'a> {
         self.poll_request(cx)?;
         match ready!(self.poll_down(cx)) {
             Ok(()) => Poll::Ready(Ok(())),
-            Err(LaneError::Write(_)) => Poll::Ready(Err(Failure::ClientGone)),
+            Err(LaneError::Write(_)) => Poll::Ready(Err(self.client_gone())),
             Err(error @ LaneError::Stuck(_)) => Poll::Ready(Err(Failure::ClientStuck(error))),
             Err(error) => Poll::Ready(Err(Failure::Truncated(error))),
         }
@@ -189,7 +193,7 @@ impl<'a> Exchange<'a> {
         self.down.poll(inbox, stream, self.client, cx)
     }
 
-    /// Sends what there is to send; once that is all, listens whether the client is still there.
+    /// Sends what there is to send; once that is all, or no more is taken, watches whether the client is still there.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         if !self.is_refused && !self.up.is_done() {
             match self.up.poll(self.client_in, self.client, &mut self.link.stream, cx) {
@@ -197,20 +201,33 @@ impl<'a> Exchange<'a> {
                 // It may have answered already, and closed then.
                 Poll::Ready(Err(LaneError::Write(_) | LaneError::Stuck(_))) => self.is_refused = true,
                 Poll::Ready(Err(LaneError::Chunks(error))) => return Err(Failure::BadBody(error.into())),
-                Poll::Ready(Err(LaneError::Read(_) | LaneError::Truncated)) => return Err(Failure::ClientGone),
+                Poll::Ready(Err(LaneError::Read(_) | LaneError::Truncated)) => return Err(self.client_gone()),
             }
         }
+        let mut is_heard = !self.is_refused && !self.up.is_blocked();
         if self.up.is_done() {
             // More than a buffer of requests nobody sends ahead.
             while self.client_in.len() < BLOCK {
                 match self.client_in.poll_fill(self.client, BLOCK, cx) {
                     Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(Ok(0) | Err(_)) => return Err(Failure::ClientGone),
+                    Poll::Ready(Ok(0) | Err(_)) => return Err(self.client_gone()),
                     Poll::Pending => break,
                 }
             }
+            is_heard = self.client_in.len() < BLOCK;
+        }
+        if !is_heard && self.lookout.poll(|| self.client.has_ended(), cx).is_ready() {
+            return Err(self.client_gone());
         }
         Ok(())
+    }
+
+    /// The API server shall know at once, even when it takes nothing.
+    fn client_gone(&self) -> Failure {
+        if self.up.is_blocked() {
+            self.link.stream.forget();
+        }
+        Failure::ClientGone
     }
 
     fn pass_interim(&mut self, mut head: ResponseHead) -> Result<(), Failure> {

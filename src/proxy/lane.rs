@@ -184,6 +184,11 @@ impl Lane {
         self.gone == self.before.len() && self.piece == 0 && self.after.is_empty()
     }
 
+    /// Whether something waits until the receiver takes it; the sender is not read from meanwhile.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.is_idle() || self.unflushed
+    }
+
     /// Moves what can be moved. Ready when everything has left, or on an error.
     pub(super) fn poll<R, W>(
         &mut self,

@@ -25,6 +25,7 @@ mod lane;
 pub mod life;
 mod listen;
 mod local;
+mod lookout;
 pub mod metrics;
 mod names;
 mod netmap;

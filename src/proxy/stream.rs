@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -23,6 +23,22 @@ impl ClientStream {
     pub(super) fn forget(&self) {
         // Failing leaves it open a little longer.
         let _ = self.tcp().set_zero_linger();
+    }
+
+    /// Whether the client has said its last, or the connection broke, as far as the runtime has been told. There may be
+    /// bytes before the end that nobody has read.
+    pub(super) fn has_ended(&self) -> bool {
+        // The end of reading counts as this too; of urgent bytes, which it is for, sockets are not told.
+        self.is_told(Interest::PRIORITY)
+    }
+
+    /// Whether the connection broke, as far as the runtime has been told.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_told(Interest::ERROR)
+    }
+
+    fn is_told(&self, what: Interest) -> bool {
+        self.tcp().try_io(what, || Ok(())).is_ok()
     }
 
     /// The TCP connection below.

@@ -7,6 +7,7 @@ use tailpod::proxy::{Client as ClientAddress, Tls};
 use tailpod::sandbox::Fault;
 use tailpod::sandbox::tls::{issue, issue_for};
 use tailpod::settings::KubeAccess;
+use tokio::io::AsyncWriteExt;
 
 use super::inside::{Inside, pass};
 use super::tls::{NODE, known, trusts, trusts_at};
@@ -60,7 +61,9 @@ async fn a_client_that_has_stopped_reading_is_given_up_and_a_slow_one_is_not() {
     for (head, request) in [(plain.as_str(), get("/api/large")), (switching, attach.to_owned())] {
         let mut clients = Vec::new();
         for _ in 0..2 {
-            proxy.upstream.script([Step::Say([head.as_bytes(), &vec![b'x'; LENGTH]].concat()), Step::Close]);
+            let all = Step::Say([head.as_bytes(), &vec![b'x'; LENGTH]].concat());
+            // Without its farewell the end would be a break, which may overtake what was said before.
+            proxy.upstream.script([all, Step::HalfClose, Step::Close]);
             let mut client = proxy.client().await;
             client.send(&request).await;
             client.head().await;
@@ -79,6 +82,27 @@ async fn a_client_that_has_stopped_reading_is_given_up_and_a_slow_one_is_not() {
         let read = stuck.rest().await.len();
         assert!(read < LENGTH, "{request}: it got everything");
     }
+    proxy.stop().await;
+}
+
+/// What it says goes nowhere, and it is not told so.
+#[tokio::test]
+async fn a_client_that_talks_on_to_a_server_that_has_gone_is_heard_out_but_not_for_ever() {
+    let proxy = Inside::start().await;
+    let switching = say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nbye");
+    proxy.upstream.script([switching, Step::HalfClose, Step::Close]);
+    let mut client = proxy.client().await;
+    client.send("GET /api HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    client.head().await;
+    assert_eq!(client.rest().await, b"bye");
+    for _ in 0..5 {
+        client.send("ping").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    pass(600 * SECOND).await;
+    client.send("ping").await;
+    pass(600 * SECOND).await;
+    until(async || client.stream.write_all(b"ping").await.is_err()).await;
     proxy.stop().await;
 }
 

@@ -22,7 +22,7 @@ fn large_hint() -> Step {
 }
 
 /// A connection whose end at the client takes little before it is read from.
-async fn narrow(world: &World) -> Client<TcpStream> {
+pub(super) async fn narrow(world: &World) -> Client<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(8 << 10).unwrap();
     let mut stream = socket.connect(world.addr).await.unwrap();

@@ -12,6 +12,7 @@ mod hostile;
 mod identity;
 mod inside;
 mod interim;
+mod leaving;
 mod limits;
 mod log;
 mod operation;

@@ -2,6 +2,9 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use std::time::Duration;
+
+use super::interim::narrow;
 use super::upstream::Step;
 use super::world::World;
 
@@ -11,13 +14,13 @@ fn say(text: &str) -> Step {
     Step::Say(text.as_bytes().to_vec())
 }
 
-fn switching(token: &str) -> Step {
+pub(super) fn switching(token: &str) -> Step {
     say(&format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {token}\r\nX-Stream-Protocol-Version: v5\r\n\r\n"
     ))
 }
 
-fn ask(method: &str, token: &str) -> String {
+pub(super) fn ask(method: &str, token: &str) -> String {
     format!(
         "{method} {PATH} HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {token}\r\nContent-Length: 0\r\n\r\n"
     )
@@ -60,6 +63,26 @@ async fn either_side_may_end_alone() {
     client.send("last words").await;
     client.stream.shutdown().await.unwrap();
     world.upstream.wait("last words", |seen| seen[0].body == b"last words" && seen[0].is_gone).await;
+}
+
+/// As kubectl does, which pings while it still reads what a command has printed.
+#[tokio::test]
+async fn what_a_server_said_before_it_closed_arrives_whatever_the_client_says_then() {
+    // The kernel at the proxy's end takes it: what is still at the server's goes down with the server's connection.
+    const LENGTH: usize = 1 << 20;
+    let world = World::start(&[]).await;
+    world.upstream.script([switching("SPDY/3.1"), Step::Say(vec![b'x'; LENGTH]), Step::HalfClose, Step::Close]);
+    let mut client = narrow(&world).await;
+    client.send(ask("POST", "SPDY/3.1")).await;
+    client.head().await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.send("ping").await;
+    }
+    assert_eq!(client.rest().await.len(), LENGTH);
+    drop(client);
+    let ended = world.stops().await;
+    assert!(!ended.mentions("broke off"), "{}", ended.text());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tailpod::sandbox::tls::{Identity, Style};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -34,6 +34,8 @@ pub(crate) enum Step {
     Echo,
     /// Reads to the end of the connection.
     Drain,
+    /// Waits like that without reading; learns of a reset only.
+    Stall,
     /// Sends the end of the stream, and goes on reading.
     HalfClose,
     /// Closes at once.
@@ -176,6 +178,16 @@ impl Upstream {
     }
 }
 
+impl Shared {
+    /// Once it is told to go on.
+    async fn told(&self) {
+        let mut go_on = self.go_on.subscribe();
+        if go_on.wait_for(|count| *count > 0).await.is_ok() {
+            self.go_on.send_modify(|count| *count -= 1);
+        }
+    }
+}
+
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
@@ -271,15 +283,11 @@ impl Server {
                 }
             }
             Step::Await => {
-                let mut go_on = self.shared.go_on.subscribe();
+                let shared = Arc::clone(&self.shared);
                 // The one who waits sees the client leave.
                 loop {
                     tokio::select! {
-                        told = go_on.wait_for(|count| *count > 0) => {
-                            drop(told);
-                            self.shared.go_on.send_modify(|count| *count -= 1);
-                            return Ok(true);
-                        }
+                        () = shared.told() => return Ok(true),
                         count = self.fill() => if count? == 0 {
                             return Ok(false);
                         },
@@ -303,6 +311,15 @@ impl Server {
                     return Ok(false);
                 }
             },
+            Step::Stall => {
+                tokio::select! {
+                    () = self.shared.told() => {}
+                    _ = self.stream.get_ref().0.ready(Interest::ERROR) => {
+                        self.has_gone();
+                        return Ok(false);
+                    }
+                }
+            }
             Step::HalfClose => self.stream.shutdown().await?,
             Step::Close => return Ok(false),
             Step::Reset => {
@@ -320,11 +337,14 @@ impl Server {
     }
 
     async fn head(&mut self) -> io::Result<Option<String>> {
+        let mut looked = 0_usize;
         loop {
-            if let Some(end) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
-                let head: Vec<u8> = self.unread.drain(..end + 4).collect();
+            let from = looked.saturating_sub(3);
+            if let Some(end) = self.unread[from..].windows(4).position(|window| window == b"\r\n\r\n") {
+                let head: Vec<u8> = self.unread.drain(..from + end + 4).collect();
                 return Ok(Some(String::from_utf8_lossy(&head).into_owned()));
             }
+            looked = self.unread.len();
             if self.fill().await? == 0 {
                 return Ok(None);
             }
@@ -337,13 +357,17 @@ impl Server {
         let read = self.stream.read(&mut bytes).await;
         match &read {
             Ok(count @ 1..) => self.unread.extend_from_slice(&bytes[..*count]),
-            Ok(0) | Err(_) => self.shared.seen.send_modify(|seen| {
-                if let Some(seen) = seen.get_mut(self.request) {
-                    seen.is_gone |= seen.connection == self.number;
-                }
-            }),
+            Ok(0) | Err(_) => self.has_gone(),
         }
         read
+    }
+
+    fn has_gone(&self) {
+        self.shared.seen.send_modify(|seen| {
+            if let Some(seen) = seen.get_mut(self.request) {
+                seen.is_gone |= seen.connection == self.number;
+            }
+        });
     }
 }
 
