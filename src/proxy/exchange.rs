@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
+use hyper::header::CONTENT_LENGTH;
 
 use super::buffers::{BLOCK, Inbox};
 use super::headers;
@@ -232,9 +233,11 @@ impl<'a> Exchange<'a> {
 
     fn pass_interim(&mut self, mut head: ResponseHead) -> Result<(), Failure> {
         self.interim += 1;
-        if self.interim > MOST_INTERIM || headers::take_hop(&mut head.headers).is_err() {
+        if self.interim > MOST_INTERIM {
             return Err(Failure::BadAnswer(None));
         }
+        headers::drop_hop(&mut head.headers);
+        head.headers.remove(CONTENT_LENGTH);
         // HTTP/1.0 has none.
         if self.client_version == Version::Http11 {
             let mut bytes = Vec::with_capacity(256);

@@ -25,6 +25,9 @@ static HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
+/// Most options of one message's `Connection` headers; clients send two or three, and each may name a header to look for.
+const MOST_OPTIONS: usize = 100;
+
 /// Names that say who asks, besides those that begin with `impersonate-` or `x-remote-extra-`.
 const IDENTITY: [&str; 5] = ["authorization", "proxy-authorization", "x-remote-user", "x-remote-uid", "x-remote-group"];
 
@@ -46,7 +49,7 @@ pub enum Upgrade {
     Spdy,
     /// `websocket`
     WebSocket,
-    /// One that is never switched to, as it was written; `h2c`, say.
+    /// One that is never switched to, as it was written but [short](short::name); `h2c`, say.
     Other(String),
 }
 
@@ -67,7 +70,7 @@ impl Upgrade {
         } else if token.eq_ignore_ascii_case("websocket") {
             Self::WebSocket
         } else {
-            Self::Other(token.to_owned())
+            Self::Other(short::name(token).into_owned())
         }
     }
 
@@ -81,68 +84,115 @@ impl Upgrade {
     }
 }
 
-/// Takes everything out that belongs to this connection only, in requests and answers alike.
+/// Takes everything out of a request, or of an answer that switches protocols, that belongs to this connection only.
 ///
 /// Nothing is put back: see [`set_hop`]. More than one protocol to switch to is refused, because the two sides might
-/// choose differently.
+/// choose differently; so are more options than [`MOST_OPTIONS`].
 pub fn take_hop(headers: &mut HeaderMap) -> Result<Hop, Refusal> {
-    let mut said = Said::default();
-    // One look at each header instead of a search for each of ours: this runs twice for each request, and most of them
-    // say nothing.
-    for (name, value) in &*headers {
-        if let Some(place) = HOP_BY_HOP.iter().position(|ours| ours == name) {
-            said.present[place] = true;
-            said.hear(name, value);
-        }
-    }
-    let Said { present, wants_upgrade, upgrades, takes_trailers, named } = said;
-    let upgrade = match (wants_upgrade, upgrades.as_slice()) {
-        (_, [one, other, ..]) => {
-            let [one, other] = [one, other].map(|token| short::name(token));
-            let message = format!("the request would switch to {one:?} or to {other:?}; expected one `Upgrade` value");
-            return Err(Refusal::new(Reason::Request, message));
-        }
-        (true, [one]) => Upgrade::from_token(one),
-        _ => Upgrade::No,
-    };
-    let trailers = if takes_trailers { Trailers::Taken } else { Trailers::Unknown };
-    // `Connection: host` would leave a request that nobody can route.
-    let named = named.iter().filter(|name| **name != HOST);
-    for name in named.chain(HOP_BY_HOP.iter().zip(present).filter_map(|(name, is_there)| is_there.then_some(name))) {
-        headers.remove(name);
-    }
-    Ok(Hop { upgrade, trailers })
+    let said = Said::by(headers);
+    let hop = said.hop()?;
+    said.listed.remove_from(headers);
+    Ok(hop)
+}
+
+/// The same with an answer that switches to nothing. It may offer what it likes: nobody takes it.
+pub fn drop_hop(headers: &mut HeaderMap) {
+    Said::by(headers).listed.remove_from(headers);
 }
 
 /// What the headers of [`HOP_BY_HOP`] say.
 #[derive(Default)]
 struct Said<'h> {
-    /// Which of them there are.
-    present: [bool; HOP_BY_HOP.len()],
+    listed: Listed,
+    options: usize,
     wants_upgrade: bool,
-    upgrades: Vec<&'h str>,
+    /// The first two: one too many.
+    upgrades: [Option<&'h [u8]>; 2],
     takes_trailers: bool,
-    /// What `Connection` names; its own options too.
-    named: Vec<HeaderName>,
+}
+
+/// What has to go.
+#[derive(Default)]
+struct Listed {
+    /// Which headers of [`HOP_BY_HOP`] there are.
+    present: [bool; HOP_BY_HOP.len()],
+    /// The values of `Connection`, which name others.
+    connection: Vec<HeaderValue>,
+}
+
+impl Listed {
+    fn remove_from(self, headers: &mut HeaderMap) {
+        for option in self.connection.iter().flat_map(list) {
+            // `Connection: host` would leave a request that nobody can route.
+            if let Ok(name) = std::str::from_utf8(option)
+                && !name.eq_ignore_ascii_case(HOST.as_str())
+            {
+                headers.remove(name);
+            }
+        }
+        for (name, is_there) in HOP_BY_HOP.iter().zip(self.present) {
+            if is_there {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
+/// The members of a list, empty ones too. One that is not text takes none of the others with it.
+fn list(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
 impl<'h> Said<'h> {
-    /// Takes in one of them. What is not text is skipped.
+    fn by(headers: &'h HeaderMap) -> Self {
+        let mut said = Self::default();
+        // One look at each header instead of a search for each of ours: this runs twice for each request, and most of
+        // them say nothing.
+        for (name, value) in headers {
+            if let Some(place) = HOP_BY_HOP.iter().position(|ours| ours == name) {
+                said.listed.present[place] = true;
+                said.hear(name, value);
+            }
+        }
+        said
+    }
+
+    fn hop(&self) -> Result<Hop, Refusal> {
+        if self.options > MOST_OPTIONS {
+            let message = format!("the request has more than {MOST_OPTIONS} `Connection` options");
+            return Err(Refusal::new(Reason::Request, message));
+        }
+        let upgrade = match (self.wants_upgrade, self.upgrades) {
+            (_, [Some(one), Some(other)]) => {
+                let [one, other] = [one, other].map(String::from_utf8_lossy);
+                let [one, other] = [short::name(&one), short::name(&other)];
+                let message =
+                    format!("the request would switch to {one:?} or to {other:?}; expected one `Upgrade` value");
+                return Err(Refusal::new(Reason::Request, message));
+            }
+            (true, [Some(one), None]) => Upgrade::from_token(&String::from_utf8_lossy(one)),
+            _ => Upgrade::No,
+        };
+        let trailers = if self.takes_trailers { Trailers::Taken } else { Trailers::Unknown };
+        Ok(Hop { upgrade, trailers })
+    }
+
+    /// Takes in one of them.
     fn hear(&mut self, name: &HeaderName, value: &'h HeaderValue) {
-        let tokens = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        let mut tokens = list(value);
         if *name == CONNECTION {
             for token in tokens {
-                self.wants_upgrade |= token.eq_ignore_ascii_case("upgrade");
-                // Goes anyway.
-                if !token.eq_ignore_ascii_case("keep-alive") {
-                    self.named.extend(token.parse::<HeaderName>().ok());
-                }
+                self.options += 1;
+                self.wants_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
             }
+            self.listed.connection.push(value.clone());
         } else if *name == UPGRADE {
-            self.upgrades.extend(tokens.filter(|token| !token.is_empty()));
+            for place in self.upgrades.iter_mut().filter(|place| place.is_none()) {
+                *place = tokens.find(|token| !token.is_empty());
+            }
         } else if *name == TE {
-            let mut names = tokens.filter_map(|token| token.split(';').next());
-            self.takes_trailers |= names.any(|name| name.trim().eq_ignore_ascii_case("trailers"));
+            let mut names = tokens.filter_map(|token| token.split(|&byte| byte == b';').next());
+            self.takes_trailers |= names.any(|name| name.trim_ascii().eq_ignore_ascii_case(b"trailers"));
         }
     }
 }

@@ -11,7 +11,7 @@ use super::access_log::{Entry, Outcome};
 use super::connection::{Connection, Next};
 use super::exchange::{Exchange, Failure};
 use super::forward::{self, Prepared};
-use super::headers::{Upgrade, is_trailer, set_hop, take_hop};
+use super::headers::{Upgrade, drop_hop, is_trailer, set_hop, take_hop};
 use super::identity::Unknown;
 use super::lane::{Lane, Sink, Source};
 use super::policy::Decision;
@@ -311,6 +311,7 @@ fn switched(mut answer: ResponseHead, prepared: &Prepared<'_>) -> Result<Vec<u8>
         return Err(bad("not to the one that was asked for"));
     }
     set_hop(&mut answer.headers, &hop);
+    answer.headers.remove(CONTENT_LENGTH);
     let mut bytes = Vec::with_capacity(256);
     write_response(&mut bytes, answer.status, &answer.reason, &answer.headers);
     Ok(bytes)
@@ -325,7 +326,7 @@ fn answer_head(
 ) -> Result<(Vec<u8>, Framing, Sink, After), Refusal> {
     let bad = |why: String| Refusal::new(Reason::Upstream, format!("the API server's answer is malformed: {why}"));
     let framing = response_framing(&client.method, &answer).map_err(|error| bad(error.to_string()))?;
-    take_hop(&mut answer.headers).map_err(|refusal| bad(refusal.message))?;
+    drop_hop(&mut answer.headers);
     let headers = &mut answer.headers;
     let declared = headers.remove(CONTENT_LENGTH);
     let is_http11 = client.version == Version::Http11;

@@ -54,6 +54,24 @@ async fn both_directions_flow_at_once() {
 }
 
 #[tokio::test]
+async fn a_length_known_beforehand_is_no_reason_to_wait() {
+    let world = World::start(&[]).await;
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n";
+    let parts = ["abc", "def", "ghi"];
+    world.upstream.script(
+        [say(answer)].into_iter().chain(parts.iter().flat_map(|part| [Step::Read(3), say(&part.to_uppercase())])),
+    );
+    let mut client = world.client().await;
+    client.send("PUT /api HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n").await;
+    client.head().await;
+    // Each part is answered, and what follows is not sent before.
+    for part in parts {
+        client.send(part).await;
+        assert_eq!(client.exactly(3).await, part.to_uppercase().as_bytes());
+    }
+}
+
+#[tokio::test]
 async fn a_body_nobody_wants_is_not_asked_for() {
     let world = World::start(&[]).await;
     world.upstream.say("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno");

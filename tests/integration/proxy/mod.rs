@@ -8,6 +8,7 @@ mod clock;
 mod crowd;
 mod faults;
 mod framing;
+mod hop;
 mod hostile;
 mod identity;
 mod inside;

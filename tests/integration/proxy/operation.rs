@@ -96,6 +96,10 @@ async fn everything_that_happens_is_counted_once() {
     drop(session);
     counted("tailpod_proxy_active_sessions 0").await;
     counted("tailpod_proxy_connections 0").await;
+    // A protocol that nobody has asked for.
+    world.upstream.script([say(switching)]);
+    assert_eq!(world.get("/api").await.status, 502);
+    counted("tailpod_proxy_upstream_errors_total 1").await;
     // A recorder that may fail: the session passes, its recording was attempted, and that it passed is counted.
     world.grant(&json!([{"recorderAddrs": ["100.64.0.3:80"]}]));
     world.ask(&upgrade).await;
@@ -108,13 +112,13 @@ async fn everything_that_happens_is_counted_once() {
     counted("k8s_auth_proxy_session_recordings_uploaded 0").await;
     world.daemon().set_whois(ANN, json!({"Node": {}}));
     assert_eq!(world.get("/api").await.status, 500);
-    counted("k8s_auth_proxy_requests_proxied 2").await;
+    counted("k8s_auth_proxy_requests_proxied 3").await;
     let metrics = support::get(port, "/metrics").await.body;
     let total = |name: &str| -> u64 {
         let lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.rsplit(' ').next()?.parse::<u64>().ok());
         lines.sum()
     };
-    assert_eq!(total("tailpod_proxy_refused_total{"), 2, "{metrics}");
+    assert_eq!(total("tailpod_proxy_refused_total{"), 3, "{metrics}");
     assert_eq!(total("tailpod_proxy_unrecorded_sessions_total{"), 1, "{metrics}");
     // No client makes up labels.
     assert!(!metrics.contains("100.64") && !metrics.contains("ann@"), "{metrics}");
