@@ -108,7 +108,9 @@ async fn forward(
     let by = |peer| forward::judge(&asked, &head.headers, peer, options.mode, options.unrecorded_streams);
     let mut judgement = by(&first)?;
     shared.metrics.attempted(&judgement.decision);
-    admit(shared, &judgement.decision, entry)?;
+    if let Err(refusal) = &judgement.decision.verdict {
+        return Err(refusal.clone().into());
+    }
 
     // Sent a second time at most once for each reason: a dead connection, credentials that went stale.
     let repeatable = asked.repeatable(&head);
@@ -121,8 +123,8 @@ async fn forward(
     if peer != first {
         entry.identified(&peer);
         judgement = by(&peer)?;
-        admit(shared, &judgement.decision, entry)?;
     }
+    admit(shared, &judgement.decision, entry)?;
     let mut prepared = forward::prepare(head, asked, judgement, base)?;
     entry.prepared(prepared.as_whom.as_deref());
     shared.metrics.proxied();

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::upstream::Upstream;
 use super::world::{Client, TOKEN, World, get};
-use crate::support::{Boot, SOON};
+use crate::support::{self, Boot, SOON};
 
 #[tokio::test]
 async fn row_24_the_path_of_the_configured_url_goes_in_front() {
@@ -44,21 +44,25 @@ async fn row_24_the_proxy_of_the_kubeconfig_is_used() {
 async fn grants_that_change_while_the_api_server_is_being_reached_count() {
     // Asked for by a request that is refused in any case, so that it says which grants are known.
     let probe = "GET /api/v1/pods HTTP/1.1\r\nHost: h\r\nAccept: application/json\r\nImpersonate-Group: root\r\n\r\n";
-    let before = json!({"impersonate": {"groups": ["dev"], "allow": ["ops"]}});
+    let before = json!({"impersonate": {"groups": ["dev"], "allow": ["ops"]}, "recorderAddrs": ["100.64.0.3:80"]});
     let added = json!([before, {"impersonate": {"groups": ["added"]}}]);
-    for (after, said, status) in
-        [(json!([{"enforceRecorder": true}]), "must be recorded", 403), (added, "2 rules", 200)]
+    // Something that nobody records, which is told once, however often it is judged.
+    let command = "/api/v1/nodes/n/proxy/exec/ns/p/c";
+    for (after, said, status, warnings) in
+        [(json!([{"enforceRecorder": true}]), "must be recorded", 403, 0), (added, "2 rules", 200, 1)]
     {
         let (sandbox, upstream) = World::parts().await;
         let gate = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", gate.local_addr().unwrap());
         let kubeconfig = upstream.kubeconfig("", TOKEN).replace("server: ", &format!("proxy-url: \"{url}\", server: "));
         let target = upstream.addr();
-        let world = World::with(sandbox, upstream, &kubeconfig, &["--proxy-protocol"]).await;
+        let port = support::free_port();
+        let flags = ["--proxy-protocol", "--local-addr", &format!("127.0.0.1:{port}")];
+        let world = World::with(sandbox, upstream, &kubeconfig, &flags).await;
         world.grant(&json!([before]));
         world.daemon().await_watchers(1, SOON).await.unwrap();
         let mut asking = world.client().await;
-        asking.send(get("/api/v1/pods")).await;
+        asking.send(get(command)).await;
         // It was judged, and waits for a connection.
         let mut near = Client::new(gate.accept().await.unwrap().0);
         near.head().await;
@@ -86,9 +90,12 @@ async fn grants_that_change_while_the_api_server_is_being_reached_count() {
             assert_eq!(answer.status, 200, "{}", answer.text());
             assert_eq!(world.upstream.request(0).await.all("impersonate-group"), ["dev", "added"]);
         } else {
-            answer.is_status(status, "forbidden: api request \"/api/v1/pods\" must be recorded");
+            answer.is_status(status, "forbidden: commands run through nodes/proxy cannot be recorded");
             world.nothing_upstream();
         }
+        let metrics = support::get(port, "/metrics").await.body;
+        let line = format!("tailpod_proxy_unrecorded_sessions_total{{reason=\"node-command\"}} {warnings}");
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
     }
 }
 
