@@ -154,11 +154,13 @@ async fn forward(
         };
         entry.answered(answer.status);
         if is_ours(shared, &prepared, answer.status) {
-            let is_renewed = renew(shared, &credentials).await;
             let copy = exchange.take_copy().or_else(|| resend.take());
             let is_whole =
                 prepared.framing == Framing::None && prepared.hop.upgrade.token().is_none() || copy.is_some();
-            if is_renewed && std::mem::take(&mut may_renew) && is_whole && exchange.is_unheard() {
+            let may_repeat = is_whole && exchange.is_unheard();
+            let renewal = shared.pool.upstream().rejected(&credentials);
+            let is_renewed = connection.unless_gone(renewal).await.ok_or(Ended::Aborted)?;
+            if is_renewed && std::mem::take(&mut may_renew) && may_repeat {
                 resend = copy;
                 reached = reach_again(connection, shared, repeatable, may_redial, &peer, entry).await?;
                 continue;
@@ -280,11 +282,6 @@ fn is_ours(shared: &Shared, prepared: &Prepared<'_>, status: StatusCode) -> bool
     status == StatusCode::UNAUTHORIZED
         && shared.options.mode == Mode::Auth
         && prepared.route.info.subresource != "proxy"
-}
-
-/// Whether there are newer credentials than those that were not accepted.
-async fn renew(shared: &Shared, credentials: &Credentials) -> bool {
-    shared.pool.upstream().rejected(credentials).await
 }
 
 /// Without `takes_answer` the client is in the middle of another one.

@@ -93,12 +93,18 @@ impl Door {
         self.ask("GET /api", "").await.status
     }
 
-    /// A request whose connection stays, and what came first.
-    pub(super) async fn start(&self, path: &str) -> (TcpStream, String) {
+    /// A request whose connection stays.
+    pub(super) async fn begin(&self, path: &str) -> TcpStream {
         let upgrade = if path == EXEC { "Connection: Upgrade\r\nUpgrade: websocket\r\n" } else { "" };
         let text = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{upgrade}\r\n");
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
         stream.write_all(&[proxy_header(ANN), text.into_bytes()].concat()).await.unwrap();
+        stream
+    }
+
+    /// The same, and what came first.
+    pub(super) async fn start(&self, path: &str) -> (TcpStream, String) {
+        let mut stream = self.begin(path).await;
         let mut first = vec![0; 4096];
         let count = tokio::time::timeout(SOON, stream.read(&mut first)).await.unwrap().unwrap();
         first.truncate(count);

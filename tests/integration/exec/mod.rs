@@ -10,6 +10,7 @@ mod runs;
 mod scenarios;
 mod server;
 mod sessions;
+mod unauthorized;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -109,7 +109,7 @@ impl Server {
         Self::start_as(authority, &name).await
     }
 
-    async fn start_as(authority: Authority, leaf: &Pair) -> Self {
+    pub(super) async fn start_as(authority: Authority, leaf: &Pair) -> Self {
         let acceptor = authority.acceptor(leaf);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
