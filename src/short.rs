@@ -20,6 +20,9 @@ pub fn message(text: &str) -> Cow<'_, str> {
 }
 
 fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return Cow::Borrowed(text);
+    }
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
         None => Cow::Borrowed(text),

@@ -8,7 +8,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use super::framing::request_framing;
-use super::{LARGEST_HEAD, MOST_FIELDS, MOST_FIELDS_OF_A_NAME, RequestHead, ResponseHead, Version};
+use super::{LARGEST_HEAD, LONGEST_METHOD, MOST_FIELDS, MOST_FIELDS_OF_A_NAME, RequestHead, ResponseHead, Version};
 
 /// What is wrong with a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum BadHead {
     /// A line feed without its carriage return, or the other way round.
     #[error("a line does not end in CR LF")]
     LineEnd,
-    /// The first line has not its three parts.
+    /// The first line has not its three parts, or one that no method is.
     #[error("malformed first line")]
     FirstLine,
     /// Neither HTTP/1.0 nor HTTP/1.1.
@@ -70,14 +70,9 @@ pub struct Scanner {
 // === impl BadHead ===
 
 impl BadHead {
-    /// What a server answers; `None` when it says nothing and closes.
-    pub fn status(self) -> Option<StatusCode> {
-        match self {
-            Self::Http2 => None,
-            Self::TooLarge | Self::TooManyFields => Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
-            Self::Version => Some(StatusCode::HTTP_VERSION_NOT_SUPPORTED),
-            _ => Some(StatusCode::BAD_REQUEST),
-        }
+    /// Whether a client that sent it would read an answer as one.
+    pub fn is_answered(self) -> bool {
+        self != Self::Http2
     }
 }
 
@@ -131,6 +126,9 @@ impl RequestHead {
             other if is_version(other) => return Err(BadHead::Version),
             _ => return Err(BadHead::FirstLine),
         };
+        if method.len() > LONGEST_METHOD {
+            return Err(BadHead::FirstLine);
+        }
         let method = Method::from_bytes(method).map_err(|_| BadHead::FirstLine)?;
         if method == Method::CONNECT || method == Method::TRACE {
             return Err(BadHead::Method);

@@ -20,6 +20,8 @@ pub use self::write::{CHUNK_HEAD, chunk_head, write_request, write_response, wri
 
 /// Largest head, in bytes.
 pub const LARGEST_HEAD: usize = 1 << 20;
+/// Longest method, in bytes; the longest that is registered anywhere has 17. It is kept for as long as an answer takes.
+pub const LONGEST_METHOD: usize = 32;
 /// Most header fields of one head.
 pub const MOST_FIELDS: usize = 1_000;
 /// Most header fields of one name.

@@ -3,6 +3,7 @@
 //! Never a query string, never a header: commands and tokens may be in them. Answered requests are told at debug,
 //! refusals and what passed unrecorded at info and above (api-proxy.md 10.5).
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,6 +98,15 @@ impl Entry {
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
         self.answered = Some(Instant::now());
+    }
+
+    /// It will take as long as it takes: keeps of what was asked for no more than the line tells.
+    pub(super) fn shorten(&mut self) {
+        let Some(info) = self.info.as_mut().map(Arc::make_mut) else { return };
+        let RequestInfo { path, verb, namespace, resource, subresource, name, .. } = std::mem::take(info);
+        let [path, namespace, resource, subresource, name] = [path, namespace, resource, subresource, name]
+            .map(|text| if let Cow::Owned(short) = short::name(&text) { short } else { text });
+        *info = RequestInfo { path, verb, namespace, resource, subresource, name, ..RequestInfo::default() };
     }
 
     /// So many bytes of the request's body and of the answer's have been passed on so far.

@@ -67,6 +67,9 @@ impl Inbox {
         debug_assert!(self.start <= self.end, "more was used than there was");
         if self.is_empty() {
             self.clear();
+        } else if self.block.len() > BLOCK && self.len() <= BLOCK {
+            // What follows a large head may be used up much later.
+            self.move_to_a_block();
         }
     }
 
@@ -113,19 +116,26 @@ impl Inbox {
 
     fn make_room(&mut self, limit: usize) {
         if self.block.len() < BLOCK {
-            let mut block = borrow();
-            let held = self.len();
-            block[..held].copy_from_slice(self.bytes());
-            (self.block, self.start, self.end) = (block, 0, held);
+            self.move_to_a_block();
         } else if self.end == self.block.len() {
             if self.start > 0 {
                 self.block.copy_within(self.start..self.end, 0);
                 (self.start, self.end) = (0, self.len());
             } else {
-                let grown = (self.block.len() * 2).min(limit).max(self.end + 1);
+                // No further than it is read at once, so that what has come behind a head fits one block.
+                let grown = (self.block.len() + BLOCK).min(limit).max(self.end + 1);
+                self.block.reserve_exact(grown - self.block.len());
                 self.block.resize(grown, 0);
             }
         }
+    }
+
+    /// For no more than fit one.
+    fn move_to_a_block(&mut self) {
+        let mut block = borrow();
+        let held = self.len();
+        block[..held].copy_from_slice(self.bytes());
+        (self.block, self.start, self.end) = (block, 0, held);
     }
 
     /// More is waited for: keeps no more storage than the bytes need.
@@ -133,11 +143,15 @@ impl Inbox {
         if self.is_empty() {
             self.clear();
         } else if self.len() <= SMALL && self.block.len() >= BLOCK {
-            let held = self.bytes().to_vec();
-            self.clear();
-            self.end = held.len();
-            self.block = held;
+            self.shrink();
         }
+    }
+
+    fn shrink(&mut self) {
+        let held = self.bytes().to_vec();
+        self.clear();
+        self.end = held.len();
+        self.block = held;
     }
 
     fn clear(&mut self) {
@@ -191,8 +205,11 @@ mod tests {
         while inbox.len() < 200_008 {
             fill(&mut inbox, &mut near).await;
         }
-        inbox.consume(200_000);
+        inbox.consume(100);
+        assert!(inbox.block.len() > 3 * BLOCK && inbox.block.capacity() == 4 * BLOCK);
+        inbox.consume(199_900);
         assert_eq!(inbox.bytes(), b"abcdefgh");
+        assert_eq!(inbox.block.len(), BLOCK);
         inbox.close_gap(3, 2, 1);
         assert_eq!(inbox.bytes(), b"adedefgh");
         inbox.cut(3, 6);

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
-use hyper::header::HeaderMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -24,6 +24,7 @@ use super::proxy_protocol;
 use super::refusal::{Reason, Refusal};
 use super::reply::{self, After};
 use super::serve::Shared;
+use super::status::Form;
 use super::stream::ClientStream;
 use super::tls::Certificates;
 use super::{Client, request, upgrade};
@@ -38,12 +39,25 @@ const LINGER_BYTES: usize = 1 << 20;
 /// The part of a PROXY header that tells how long the rest is.
 const FIXED_LEN: usize = 16;
 
+/// Why a request has no head.
+#[derive(Debug, thiserror::Error)]
+enum NoHead {
+    #[error(transparent)]
+    Bad(#[from] BadHead),
+    /// It is large, and there is no memory for it.
+    #[error("the memory for large heads is taken, by those of other requests")]
+    Crowded,
+}
+
 /// A client's connection.
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) client: ClientStream,
     pub(super) inbox: Inbox,
     pub(super) caller: Caller,
+    /// What a large head takes of the memory that there is for all of them, by the block, until it is forgotten. Parsed, it
+    /// takes as much as before.
+    pub(super) head_blocks: Vec<OwnedSemaphorePermit>,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
@@ -64,7 +78,8 @@ pub(super) async fn serve(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr,
     // Who has not asked for anything yet is let go at once.
     let Some(Some((client, caller))) = stop.run_until_cancelled(begin(&shared, tcp, addr)).await else { return };
     let stopping = Box::pin(stop.cancelled_owned());
-    let mut connection = Connection { shared, client, inbox: Inbox::default(), caller, stopping };
+    let (inbox, head_blocks) = (Inbox::default(), Vec::new());
+    let mut connection = Connection { shared, client, inbox, caller, head_blocks, stopping };
     connection.run().await;
 }
 
@@ -162,15 +177,21 @@ impl Connection {
 
     /// The next request's head; `None` when there will be none. It has to begin within `idle`, and to be complete within
     /// `whole` from its first byte, or from now where both are the same.
-    async fn head(&mut self, idle: Duration, whole: Duration) -> Result<Option<RequestHead>, BadHead> {
+    async fn head(&mut self, idle: Duration, whole: Duration) -> Result<Option<RequestHead>, NoHead> {
         let mut scanner = Scanner::default();
+        self.head_blocks.clear();
         let mut begun = !self.inbox.is_empty();
         let mut deadline = Instant::now() + if begun { whole } else { idle };
         loop {
             if let Some(length) = scanner.end(self.inbox.bytes())? {
                 let bytes = Bytes::copy_from_slice(&self.inbox.bytes()[..length]);
                 self.inbox.consume(length);
-                return RequestHead::parse(&bytes).map(Some);
+                return Ok(Some(RequestHead::parse(&bytes)?));
+            }
+            // What is read next needs another one.
+            if self.inbox.len() / BLOCK > self.head_blocks.len() {
+                let block = Arc::clone(&self.shared.head_blocks).try_acquire_owned();
+                self.head_blocks.push(block.map_err(|_| NoHead::Crowded)?);
             }
             match timeout_at(deadline, self.fill(begun)).await {
                 Ok(true) if !begun => {
@@ -203,18 +224,20 @@ impl Connection {
     }
 
     /// Answers a request that is none.
-    async fn refuse_head(&mut self, error: BadHead) {
-        let reason = match error {
-            BadHead::TooLarge | BadHead::TooManyFields => Reason::TooLarge,
-            _ => Reason::Request,
+    async fn refuse_head(&mut self, error: NoHead) {
+        self.inbox.consume(self.inbox.len());
+        self.head_blocks.clear();
+        let (reason, is_answered) = match &error {
+            NoHead::Crowded | NoHead::Bad(BadHead::TooLarge | BadHead::TooManyFields) => (Reason::TooLarge, true),
+            NoHead::Bad(error) => (Reason::Request, error.is_answered()),
         };
         self.shared.metrics.refused(reason);
         tracing::info!(client = %self.caller.addr(), "refused a request: {error}");
-        if error.status().is_none() {
+        if !is_answered {
             return;
         }
         let refusal = Refusal::new(reason, error.to_string());
-        let bytes = reply::refusal(&refusal, &Method::GET, &HeaderMap::new(), After::Close);
+        let bytes = reply::refusal(&refusal, &Method::GET, Form::Status, After::Close);
         if self.write(&bytes).await {
             self.close().await;
         }

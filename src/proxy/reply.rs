@@ -6,7 +6,7 @@ use hyper::header::{
 };
 
 use super::refusal::{Reason, Refusal};
-use super::status;
+use super::status::{self, Form};
 use crate::http1::write_response;
 
 /// Whether the connection carries another request after this answer.
@@ -18,9 +18,9 @@ pub(super) enum After {
     Close,
 }
 
-/// The answer to a request with this method and these headers that is not forwarded.
-pub(super) fn refusal(refusal: &Refusal, method: &Method, asked: &HeaderMap, after: After) -> Vec<u8> {
-    let answer = status::answer(refusal, method, asked);
+/// The answer to a request with this method that is not forwarded, in this form.
+pub(super) fn refusal(refusal: &Refusal, method: &Method, form: Form, after: After) -> Vec<u8> {
+    let answer = status::answer(refusal, method, form);
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, answer.content_type);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::{Method, StatusCode};
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use super::pool::{Link, Repeatable};
 use super::refusal::{Reason, Refusal};
 use super::reply::{self, After};
 use super::serve::Shared;
+use super::status::Form;
 use super::{Mode, ServerTiming};
 use crate::http1::{Extensions, Framing, RequestHead, ResponseHead, Version, response_framing, write_response};
 use crate::k8s::upstream::{Credentials, DialError};
@@ -53,8 +54,8 @@ struct Reached {
 /// The client's side of a request, as long as no answer has begun.
 struct Client {
     method: Method,
-    /// Only what decides about the form of an answer.
-    asked: HeaderMap,
+    /// Of an answer of ours. Not what it follows from: that would keep the whole head for as long as the answer takes.
+    form: Form,
     version: Version,
     /// What follows the head may be no request: a body, or the first bytes of another protocol.
     has_more: bool,
@@ -83,7 +84,7 @@ pub(super) async fn serve(connection: &mut Connection, head: RequestHead) -> Nex
     };
     let may_keep = refusal.reason != Reason::TooMany && !shared.stop.is_cancelled();
     let after = if client.keeps_alive && !client.has_more && may_keep { After::KeepAlive } else { After::Close };
-    let bytes = reply::refusal(&refusal, &client.method, &client.asked, after);
+    let bytes = reply::refusal(&refusal, &client.method, client.form, after);
     entry.end(&shared.metrics, Outcome::Refused(&refusal));
     match (connection.write(&bytes).await, after) {
         (false, _) => Next::Abort,
@@ -168,14 +169,23 @@ async fn forward(
             let message = "the API server does not accept the credentials of the proxy at the moment";
             return Err(Refusal::new(Reason::Stale, message).into());
         }
+        if answer.status == StatusCode::UNAUTHORIZED && options.mode == Mode::Auth {
+            // The client's affair or ours: nobody can tell, and whoever uses nothing else must not be stuck with it.
+            shared.pool.upstream().suspected(&credentials);
+        }
+        // Nothing is sent again from here on, and what follows may last for days: it shall hold none of what was sent.
+        let asked = prepared.into_upgrade();
+        drop((resend, exchange.take_copy()));
+        connection.head_blocks.clear();
+        entry.shorten();
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            let head = switched(answer, &prepared)?;
+            let head = switched(answer, &asked).map_err(|refusal| upstream_failed(refusal, shared))?;
             exchange.answer(head, Source::Done, Sink::Plain, |_, _| {}).await.map_err(|_| Ended::Aborted)?;
             return Ok(Answered::Switched(Box::new(link)));
         }
         let is_kept = answer.keeps_alive();
         // A client need not wait for the 101: what it sent of the other protocol must never be read as requests.
-        let may_keep = prepared.hop.upgrade == Upgrade::No;
+        let may_keep = asked == Upgrade::No;
         let timing = (shared.options.server_timing == ServerTiming::Show).then(|| entry.timing());
         let (head, framing, sink, after) =
             answer_head(answer, client, may_keep && exchange.is_sent() && !shared.stop.is_cancelled(), timing)
@@ -303,10 +313,10 @@ fn upstream_failed(refusal: Refusal, shared: &Shared) -> Refusal {
 }
 
 /// The head of a 101 for the client, if it switches to what the client asked for.
-fn switched(mut answer: ResponseHead, prepared: &Prepared<'_>) -> Result<Vec<u8>, Refusal> {
+fn switched(mut answer: ResponseHead, asked: &Upgrade) -> Result<Vec<u8>, Refusal> {
     let bad = |why: &str| Refusal::new(Reason::Upstream, format!("the API server switched protocols, but {why}"));
     let hop = take_hop(&mut answer.headers).map_err(|_| bad("to more than one"))?;
-    if prepared.hop.upgrade.token().is_none() || hop.upgrade != prepared.hop.upgrade {
+    if asked.token().is_none() || hop.upgrade != *asked {
         return Err(bad("not to the one that was asked for"));
     }
     set_hop(&mut answer.headers, &hop);
@@ -376,17 +386,18 @@ impl Prepared<'_> {
         }
         lane
     }
+
+    /// What it would switch to; the rest is gone.
+    fn into_upgrade(self) -> Upgrade {
+        self.hop.upgrade
+    }
 }
 
 impl Client {
     fn of(head: &RequestHead) -> Self {
-        let mut asked = HeaderMap::new();
-        for value in head.headers.get_all(hyper::header::ACCEPT) {
-            asked.append(hyper::header::ACCEPT, value.clone());
-        }
         Self {
             method: head.method.clone(),
-            asked,
+            form: Form::asked_for(&head.headers),
             version: head.version,
             has_more: head.framing != Framing::None || head.headers.contains_key(UPGRADE),
             keeps_alive: head.version == Version::Http11 && head.keeps_alive(),

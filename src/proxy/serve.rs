@@ -11,6 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::buffers::BLOCK;
 use super::identity::Identities;
 use super::listen::Bound;
 use super::netmap::Netmap;
@@ -26,6 +27,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const SPARE: u64 = 128;
 /// Connections that are served at the least, however few descriptors there are.
 const FEWEST: usize = 16;
+/// Blocks that heads may take beyond the first of each, all together: 32 MiB. Anybody on the tailnet may send heads.
+const HEAD_BLOCKS: usize = (32 << 20) / BLOCK;
 /// How long the tasks beside the connections may take to stop.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -50,6 +53,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     /// No more requests shall begin.
     pub(super) stop: CancellationToken,
+    /// Blocks for large heads.
+    pub(super) head_blocks: Arc<Semaphore>,
     /// A place for each connection: whoever got in also gets to the API server.
     places: Arc<Semaphore>,
 }
@@ -67,7 +72,8 @@ impl Proxy {
         let identities = Identities::new(localapi.clone(), netmap.clone(), &options, places);
         let pool = Pool::new(upstream);
         let (stop, places) = (CancellationToken::new(), Arc::new(Semaphore::new(places)));
-        let shared = Shared { options, identities, certificates, pool, metrics, stop, places };
+        let head_blocks = Arc::new(Semaphore::new(HEAD_BLOCKS));
+        let shared = Shared { options, identities, certificates, pool, metrics, stop, head_blocks, places };
         Ok(Self { shared: Arc::new(shared), localapi, netmap, listeners, bound: addresses })
     }
 

@@ -11,6 +11,15 @@ use serde::Serialize;
 
 use super::refusal::Refusal;
 
+/// What a refusal is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A Kubernetes `Status`.
+    Status,
+    /// A line of text.
+    Text,
+}
+
 /// An answer that the proxy itself gives, always sent with `X-Content-Type-Options: nosniff`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -43,13 +52,21 @@ struct Status<'a> {
 #[derive(Serialize)]
 struct Metadata {}
 
-/// The answer to a request with this method and these headers.
-pub fn answer(refusal: &Refusal, method: &Method, asked: &HeaderMap) -> Answer {
+impl Form {
+    /// For a request with these headers.
+    pub fn asked_for(headers: &HeaderMap) -> Self {
+        if admits_json(headers) && !is_discovery(headers) { Self::Status } else { Self::Text }
+    }
+}
+
+/// The answer to a request with this method, in this form.
+pub fn answer(refusal: &Refusal, method: &Method, form: Form) -> Answer {
     let status = refusal.status();
-    let (content_type, body) = if admits_json(asked) && !is_discovery(asked) {
-        (HeaderValue::from_static("application/json"), json(status, &refusal.message))
-    } else {
-        (HeaderValue::from_static("text/plain; charset=utf-8"), Bytes::from(format!("{}\n", refusal.message)))
+    let (content_type, body) = match form {
+        Form::Status => (HeaderValue::from_static("application/json"), json(status, &refusal.message)),
+        Form::Text => {
+            (HeaderValue::from_static("text/plain; charset=utf-8"), Bytes::from(format!("{}\n", refusal.message)))
+        }
     };
     let length = body.len();
     let body = if method == Method::HEAD { Bytes::new() } else { body };
@@ -101,16 +118,13 @@ fn admits_json(headers: &HeaderMap) -> bool {
         return true;
     }
     // The most specific range that matches decides; of equally specific ones the kindest.
-    let mut best: Option<(u8, bool)> = None;
+    let mut best: Option<(usize, bool)> = None;
     let ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     for range in ranges {
         let mut parts = range.split(';').map(str::trim);
-        let specificity = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "application/json" => 3,
-            "application/*" => 2,
-            "*/*" => 1,
-            _ => continue,
-        };
+        let media = parts.next().unwrap_or_default();
+        let known = ["*/*", "application/*", "application/json"];
+        let Some(specificity) = known.iter().position(|known| media.eq_ignore_ascii_case(known)) else { continue };
         let refused = parts.any(|part| {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             name.trim().eq_ignore_ascii_case("q") && value.trim().parse().is_ok_and(|q: f32| q <= 0.0)
@@ -127,6 +141,10 @@ mod tests {
 
     fn accept(values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (ACCEPT, HeaderValue::from_static(value))).collect()
+    }
+
+    fn answer(refusal: &Refusal, method: &Method, asked: &HeaderMap) -> Answer {
+        super::answer(refusal, method, Form::asked_for(asked))
     }
 
     #[test]

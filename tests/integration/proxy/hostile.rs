@@ -1,6 +1,6 @@
 //! The requests with bad intentions of tests/fixtures/proxy/hostile.txt, byte for byte through the front door.
 //!
-//! What a real tailnet can send of it goes to the real API server, too: tests/real/cases/proxy_hostile.sh.
+//! All of it goes through a real tailnet to the real API server, too: tests/real/cases/proxy_hostile.sh.
 
 use std::sync::LazyLock;
 
@@ -158,7 +158,7 @@ impl Case {
                 }
                 "cut" => {
                     to_end(reader, &mut got).await;
-                    if !got.is_empty() && !got.starts_with(b"HTTP/1.1 400 ") {
+                    if is_told(&got) || !got.is_empty() && !got.starts_with(b"HTTP/1.1 400 ") {
                         return Err(format!("answered {:?}", String::from_utf8_lossy(&got)));
                     }
                 }
@@ -297,6 +297,11 @@ async fn to_end(reader: &mut (impl AsyncReadExt + Unpin), got: &mut Vec<u8>) {
     let _ = reader.read_to_end(got).await;
 }
 
+/// Whether a client is told the credentials with which the proxy comes.
+fn is_told(got: &[u8]) -> bool {
+    got.windows(TOKEN.len()).any(|part| part == TOKEN.as_bytes())
+}
+
 /// One answer with a length: its code and its body.
 async fn answer(reader: &mut (impl AsyncReadExt + Unpin), got: &mut Vec<u8>) -> Result<(String, String), String> {
     loop {
@@ -308,6 +313,9 @@ async fn answer(reader: &mut (impl AsyncReadExt + Unpin), got: &mut Vec<u8>) -> 
                 .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok())
                 .ok_or_else(|| format!("an answer without a length: {head}"))?;
             if got.len() >= end + 4 + length {
+                if is_told(got) {
+                    return Err(format!("our credentials: {:?}", String::from_utf8_lossy(got)));
+                }
                 let body = String::from_utf8_lossy(&got[end + 4..end + 4 + length]).into_owned();
                 got.drain(..end + 4 + length);
                 return Ok((head.split(' ').nth(1).unwrap_or_default().to_owned(), body));

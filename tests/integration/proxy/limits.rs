@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::upstream::{Step, json};
+use super::watch::{WATCH, watch};
 use super::world::{ANN, Client, World, get, proxy_header};
 use crate::support::{self, SOON};
 
@@ -190,6 +191,82 @@ async fn whoever_does_not_read_costs_no_memory() {
     assert!(after < before + 8_192, "{before} KiB before, {after} KiB after");
     drop(pushed);
     assert_eq!(world.get("/api").await.status, 200);
+}
+
+/// A watch or a session lasts for days; a head is a megabyte.
+#[tokio::test]
+async fn what_was_asked_is_forgotten_once_it_is_answered() {
+    let world = World::start(&[]).await;
+    assert_eq!(world.get("/api").await.status, 200);
+    let before = resident(&world);
+    let large = "x".repeat(500_000);
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let switching = || vec![say(switch), Step::Drain];
+    let to_websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    // Each part of a head that something could be left of, and what was sent ahead with it.
+    let requests = [
+        (format!("{WATCH} HTTP/1.1\r\nHost: h\r\nAccept: */*\r\nA: {large}\r\n\r\n"), watch(0)),
+        (format!("{WATCH} HTTP/1.1\r\nHost: h\r\nAccept: {large}\r\n\r\n"), watch(0)),
+        (format!("{WATCH} HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: {large}\r\n\r\n"), watch(0)),
+        (format!("{WATCH}&fieldSelector={large} HTTP/1.1\r\nHost: h\r\n\r\n"), watch(0)),
+        (format!("{WATCH} HTTP/1.1\r\nHost: h\r\nA: {large}\r\n\r\n{}", get(&large[..5_000])), watch(0)),
+        (format!("/{large} HTTP/1.1\r\nHost: h\r\n{to_websocket}A: {large}\r\n\r\n"), switching()),
+        (format!("/api/v1/{large}/{large} HTTP/1.1\r\nHost: h\r\n{to_websocket}\r\n"), switching()),
+    ];
+    let mut open = Vec::new();
+    for (request, steps) in requests.iter().cycle().take(105) {
+        world.upstream.script(steps.clone());
+        let mut client = world.client().await;
+        client.send(["GET ", request].concat()).await;
+        client.head().await;
+        open.push(client);
+    }
+    let after = resident(&world);
+    // Kept, they would be 100 MB.
+    assert!(after < before + 20_000, "{before} KiB before, {after} KiB after");
+}
+
+/// Anybody may begin a head, and it is held before anything is known of whoever sends it.
+#[tokio::test]
+async fn large_heads_that_never_end_have_one_bound_together() {
+    // 1 MB each.
+    const PARKED: usize = 150;
+    let port = support::free_port();
+    let world = World::start(&["--local-addr", &format!("127.0.0.1:{port}")]).await;
+    let begun = format!("GET /api HTTP/1.1\r\nHost: h\r\nA: {}\r\n", "x".repeat(1_000_000));
+    let whole = format!("{begun}\r\n");
+    assert_eq!(world.get("/api").await.status, 200);
+    let before = resident(&world);
+    let mut parked = Vec::new();
+    let crowded = loop {
+        let mut client = world.client().await;
+        // Whoever is refused need not be heard out.
+        let _ = client.stream.write_all(begun.as_bytes()).await;
+        parked.push(client);
+        if parked.len() < PARKED {
+            continue;
+        }
+        let answer = world.ask(&whole).await;
+        let after = resident(&world);
+        assert!(after < before + 64 * 1_024, "{before} KiB before, {after} KiB after");
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    crowded.is_status(431, "the memory for large heads is taken");
+    // Ordinary requests need none of it.
+    assert_eq!(world.get("/api").await.status, 200);
+    drop(parked);
+    let since = Instant::now();
+    while world.ask(&whole).await.status != 200 {
+        assert!(since.elapsed() < SOON, "it is given back");
+    }
+    let metrics = support::get(port, "/metrics").await.body;
+    let counted =
+        metrics.lines().find_map(|line| line.strip_prefix("tailpod_proxy_refused_total{reason=\"too-large\"} "));
+    assert!(counted.is_some_and(|count| count.parse::<usize>().is_ok_and(|count| count > 50)), "{metrics}");
+    let ended = world.stops().await;
+    assert!(ended.mentions("refused a request: the memory for large heads is taken"), "{}", ended.text());
 }
 
 /// A peer that lost its network says nothing: the kernel has to ask.
