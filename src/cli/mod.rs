@@ -191,7 +191,7 @@ fn dispatch(cli: Cli, invocation: &Invocation, out: &Output) -> anyhow::Result<E
     let _ = rustls::crypto::ring::default_provider().install_default();
     match applet {
         Applet::Boot(Later(args)) => block_on(|| applet::boot::run(args, invocation, out)),
-        Applet::Proxy(Later(args)) => block_on_two(|| applet::proxy::run(args, invocation, out)),
+        Applet::Proxy(Later(args)) => block_on(|| applet::proxy::run(args, invocation, out)),
         Applet::Certs(Later(args)) => block_on(|| applet::certs::run(args, out)),
         Applet::Authkey(Later(args)) => block_on(|| applet::authkey::run(args, out)),
         Applet::Secret(Later(args)) => block_on(|| applet::secret::run(args, out)),
@@ -215,20 +215,6 @@ where
     F: Future<Output = anyhow::Result<ExitStatus>>,
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("cannot start the runtime")?;
-    let result = runtime.block_on(applet());
-    runtime.shutdown_background();
-    result
-}
-
-/// As [`block_on`] with two threads, for the applet that computes: while one is busy with a handshake, the other one
-/// answers.
-#[inline(never)]
-fn block_on_two<F>(applet: impl FnOnce() -> F) -> anyhow::Result<ExitStatus>
-where
-    F: Future<Output = anyhow::Result<ExitStatus>>,
-{
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let result = runtime.block_on(applet());
     runtime.shutdown_background();

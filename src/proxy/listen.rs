@@ -44,6 +44,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// There is nobody to serve connections.
+    #[error("cannot start the threads that serve connections")]
+    Workers(#[source] io::Error),
     /// The daemon is older than what was asked for needs.
     #[error("tailscaled is {found}: {what} needs {needed} or newer")]
     TooOld {

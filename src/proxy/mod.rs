@@ -47,6 +47,7 @@ pub mod subprotocol;
 mod tls;
 mod turns;
 mod upgrade;
+mod workers;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -63,6 +64,7 @@ pub use self::listen::{StartError, tells_service_grants};
 pub use self::metrics::Metrics;
 pub use self::serve::Proxy;
 pub use self::tls::BadCertificate;
+pub use self::workers::Workers;
 
 /// Whether callers become Kubernetes users here (api-proxy.md 1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -218,4 +220,6 @@ pub struct Surroundings {
     pub upstream: Upstream,
     /// Counters, shared with whoever serves them.
     pub metrics: Arc<Metrics>,
+    /// Who serves connections.
+    pub workers: Workers,
 }

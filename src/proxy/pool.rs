@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::task::{Context, Waker};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
@@ -39,6 +40,8 @@ pub(super) struct Link {
     /// Whether it has carried a request before.
     pub(super) used: bool,
     since: Instant,
+    /// The thread that it wakes.
+    thread: ThreadId,
 }
 
 /// Whether a request may be sent a second time when its connection turns out to be dead.
@@ -67,14 +70,19 @@ impl Pool {
         &self.upstream
     }
 
-    /// A connection that waits, if there is one for such a request.
+    /// A connection of this thread that waits, if there is one for such a request.
     pub(super) fn take(&self, repeatable: Repeatable) -> Option<Link> {
         let oldest = if repeatable == Repeatable::Yes { LONGEST } else { FRESH };
+        let here = thread::current().id();
         loop {
             let mut link = {
                 let mut waiting = lock(&self.waiting);
                 // The last one is the youngest: when it is too old, all are.
-                waiting.pop_if(|link| link.since.elapsed() < oldest)?
+                let last = waiting.iter().rposition(|link| link.thread == here)?;
+                if waiting[last].since.elapsed() >= oldest {
+                    return None;
+                }
+                waiting.remove(last)
             };
             if link.stream.set_idle(false) && link.is_alive() {
                 return Some(link);
@@ -85,7 +93,7 @@ impl Pool {
     /// A new connection.
     pub(super) async fn dial(&self) -> Result<Link, DialError> {
         let stream = self.upstream.dial(CONNECT_LIMIT).await?;
-        Ok(Link { stream, inbox: Inbox::default(), used: false, since: Instant::now() })
+        Ok(Link { stream, inbox: Inbox::default(), used: false, since: Instant::now(), thread: thread::current().id() })
     }
 
     /// Keeps a connection whose last answer is complete.

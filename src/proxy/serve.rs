@@ -17,6 +17,7 @@ use super::listen::Bound;
 use super::netmap::Netmap;
 use super::pool::Pool;
 use super::tls::Certificates;
+use super::workers::{Load, Workers, adopt};
 use super::{Metrics, Options, StartError, Surroundings, connection, listen};
 use crate::localapi::LocalApi;
 use crate::shutdown::{Tasks, open_files_limit};
@@ -41,6 +42,7 @@ pub struct Proxy {
     listeners: Vec<TcpListener>,
     /// What was to be listened on.
     bound: BTreeSet<SocketAddr>,
+    workers: Workers,
 }
 
 /// What every connection uses.
@@ -65,7 +67,7 @@ impl Proxy {
     /// # Errors
     /// What was asked for cannot be served safely, or not at all.
     pub async fn bind(options: Options, surroundings: Surroundings) -> Result<Self, StartError> {
-        let Surroundings { localapi, upstream, metrics } = surroundings;
+        let Surroundings { localapi, upstream, metrics, workers } = surroundings;
         let Bound { listeners, certificates, addresses } = listen::bind(&options, &localapi).await?;
         let netmap = Netmap::default();
         let places = places();
@@ -74,7 +76,7 @@ impl Proxy {
         let (stop, places) = (CancellationToken::new(), Arc::new(Semaphore::new(places)));
         let head_blocks = Arc::new(Semaphore::new(HEAD_BLOCKS));
         let shared = Shared { options, identities, certificates, pool, metrics, stop, head_blocks, places };
-        Ok(Self { shared: Arc::new(shared), localapi, netmap, listeners, bound: addresses })
+        Ok(Self { shared: Arc::new(shared), localapi, netmap, listeners, bound: addresses, workers })
     }
 
     /// The addresses that are listened on.
@@ -88,7 +90,7 @@ impl Proxy {
     /// # Errors
     /// A listener broke for good, or is not where peers arrive any more.
     pub async fn serve(self, stop: CancellationToken) -> Result<(), StartError> {
-        let Self { shared, localapi, netmap, listeners, bound } = self;
+        let Self { shared, localapi, netmap, listeners, bound, workers } = self;
         let mut tasks = Tasks::new(CancellationToken::new());
         {
             let (netmap, localapi) = (netmap.clone(), localapi.clone());
@@ -107,8 +109,8 @@ impl Proxy {
             if let Ok(addr) = listener.local_addr() {
                 tracing::info!("API server proxy in {mode} mode is listening on {addr}");
             }
-            let shared = Arc::clone(&shared);
-            tasks.spawn("listener", |stop| accept(listener, shared, stop));
+            let (shared, workers) = (Arc::clone(&shared), workers.clone());
+            tasks.spawn("listener", |stop| accept(listener, shared, workers, stop));
         }
         let ended = tokio::select! {
             () = stop.cancelled() => None,
@@ -127,6 +129,7 @@ impl Proxy {
 async fn accept(
     listener: TcpListener,
     shared: Arc<Shared>,
+    workers: Workers,
     stop: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
     let mut connections = JoinSet::new();
@@ -153,7 +156,8 @@ async fn accept(
             Ok((tcp, addr, place)) => {
                 failing = false;
                 full &= shared.places.available_permits() == 0;
-                connections.spawn(serve_one(Arc::clone(&shared), tcp, addr, place));
+                let (runtime, load) = workers.place();
+                connections.spawn_on(serve_one(Arc::clone(&shared), tcp, addr, (place, load)), &runtime);
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
@@ -184,7 +188,20 @@ fn places() -> usize {
     places.clamp(FEWEST, Semaphore::MAX_PERMITS)
 }
 
-async fn serve_one(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, _place: Option<OwnedSemaphorePermit>) {
+/// Holds what the connection takes as long as it is there.
+async fn serve_one(
+    shared: Arc<Shared>,
+    accepted: TcpStream,
+    addr: SocketAddr,
+    _taken: (Option<OwnedSemaphorePermit>, Load),
+) {
+    let tcp = match adopt(accepted) {
+        Ok(tcp) => tcp,
+        Err(error) => {
+            tracing::warn!(%error, "cannot serve a connection");
+            return;
+        }
+    };
     let metrics = Arc::clone(&shared.metrics);
     let _open = metrics.connection();
     let stop = shared.stop.clone();

@@ -21,7 +21,7 @@ use super::config_source::{ConfigSource, LoadError, Source};
 use super::reload::{self, ReloadErrors};
 use super::{
     Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, ServerTiming, StartError, Surroundings,
-    UnrecordedStreams, apply, local,
+    UnrecordedStreams, Workers, apply, local,
 };
 use crate::causes::chain;
 use crate::health::{BindError, HealthHandle};
@@ -138,7 +138,8 @@ pub async fn run(beside: Beside, signals: &mut Signals) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::default());
     let reloads = Arc::new(ReloadErrors::default());
     let (localapi, drain) = (beside.localapi.clone(), options.limits.drain);
-    let surroundings = Surroundings { localapi: localapi.clone(), upstream, metrics: Arc::clone(&metrics) };
+    let workers = Workers::start()?;
+    let surroundings = Surroundings { localapi: localapi.clone(), upstream, metrics: Arc::clone(&metrics), workers };
     let proxy = Proxy::bind(options, surroundings).await?;
     let health = if config.health { HealthHandle::new() } else { HealthHandle::silent() };
     let pod_ip = beside.pod_ip.filter(|_| beside.flags.local_addr.is_none());

@@ -34,7 +34,7 @@ use crate::proxy::config_source::ConfigSource;
 use crate::proxy::life::{Action, Event, Level, Life, Outcome, Policy};
 use crate::proxy::local;
 use crate::proxy::reload::{self, ReloadErrors};
-use crate::proxy::{At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, Surroundings, Tls};
+use crate::proxy::{At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, Surroundings, Tls, Workers};
 use crate::secret::Secret;
 use crate::serve::advertise::Ownership;
 use crate::settings::proxy::ProxySettings;
@@ -422,7 +422,9 @@ impl Shell {
         self.proxy.spawn("API proxy", |stop| async move {
             let bound = async {
                 let upstream = Upstream::open(&access, whose).await.map_err(|error| chain(&error))?;
-                Proxy::bind(options, Surroundings { localapi, upstream, metrics }).await.map_err(|error| chain(&error))
+                let workers = Workers::start().map_err(|error| chain(&error))?;
+                let surroundings = Surroundings { localapi, upstream, metrics, workers };
+                Proxy::bind(options, surroundings).await.map_err(|error| chain(&error))
             };
             match bound.await {
                 Ok(proxy) => {

@@ -8,7 +8,7 @@ use tailpod::k8s::upstream::{Upstream as Way, Whose};
 use tailpod::localapi::LocalApi;
 use tailpod::proxy::{
     At, Client as ClientAddress, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, ServerTiming, StartError,
-    Surroundings, Tls, UnrecordedStreams,
+    Surroundings, Tls, UnrecordedStreams, Workers,
 };
 use tailpod::sandbox::{Daemon, Sandbox};
 use tailpod::settings::KubeAccess;
@@ -59,6 +59,7 @@ impl Inside {
             localapi: LocalApi::new(&sandbox.pod().backend()),
             upstream: Way::open(access, Whose::Ours).await.expect("a way to the API server"),
             metrics: Arc::new(Metrics::default()),
+            workers: Workers::here(),
         };
         let proxy = Proxy::bind(options, surroundings).await.expect("a listener");
         let (addr, stop) = (proxy.addresses()[0], CancellationToken::new());

@@ -17,6 +17,7 @@ mod leaving;
 mod limits;
 mod log;
 mod operation;
+mod pool;
 mod reaching;
 mod recording;
 mod tls;
