@@ -127,6 +127,27 @@ fn every_variable_is_documented_for_users() {
     }
 }
 
+/// What the linker script calls our functions is what they are called; as far as a name begun tells.
+#[test]
+fn the_linker_script_knows_our_modules() {
+    let script = read(".cargo/layout.ld");
+    let ours: BTreeSet<_> = script.split(".text._ZN7tailpod").skip(1).filter_map(module_of).collect();
+    assert!(!ours.is_empty(), "the script names no function of ours");
+    for module in ours {
+        let there =
+            [format!("src/{module}.rs"), format!("src/{module}/mod.rs")].iter().any(|path| root().join(path).exists());
+        assert!(there, "no `{module}` any more: `tests/bench/layout` writes .cargo/layout.ld anew");
+    }
+}
+
+/// `localapi` of `8localapi4mas*`: its length, its name, and something behind it. Functions of the crate itself have none.
+fn module_of(mangled: &str) -> Option<&str> {
+    let name = mangled.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    let length = mangled[..mangled.len() - name.len()].parse().ok()?;
+    let (module, rest) = name.split_at_checked(length)?;
+    rest.starts_with(|next: char| next.is_ascii_digit()).then_some(module)
+}
+
 /// Settings of continuous integration that the README promises.
 #[test]
 fn ci_runs_what_the_readme_tells_people_to_run() {
