@@ -96,11 +96,15 @@ impl Options {
     }
 
     fn comment(&self) -> String {
-        let mut comment = String::from(
-            "# kubectl apply --server-side -f - leaves alone what the Pods have written since.\n\
-             #\n\
-             # For the tailnet policy file, not for kubectl:\n#\n",
-        );
+        let mut comment =
+            String::from("# kubectl apply --server-side -f - leaves alone what the Pods have written since.\n#\n");
+        if self.domain().is_some() && self.mode == Mode::Auth {
+            comment.push_str(
+                "# Add no container to these Pods that you would not trust with every caller's identity: whatever runs\n\
+                 # in their network namespace can tell the proxy who calls.\n#\n",
+            );
+        }
+        comment.push_str("# For the tailnet policy file, not for kubectl:\n#\n");
         for line in self.policy().lines() {
             comment.push_str("#   ");
             comment.push_str(line);

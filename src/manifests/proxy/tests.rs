@@ -33,6 +33,17 @@ fn impersonation_is_limited_to_the_groups_and_absent_without_auth() {
     }
 }
 
+/// A second container could write a PROXY header as well as tailscaled.
+#[test]
+fn whoever_adds_a_container_is_told_what_it_could_do() {
+    for (listener, mode, told) in
+        [(serve(), Mode::Auth, true), (serve(), Mode::Noauth, false), (Listener::Tls, Mode::Auth, false)]
+    {
+        let text = render(&options(listener, mode));
+        assert_eq!(text.contains("\n# Add no container to these Pods that you would not trust"), told, "{text}");
+    }
+}
+
 #[test]
 fn nothing_has_privilege_and_no_secret_can_be_read_but_by_name() {
     for (listener, mode) in [(Listener::Tls, Mode::Auth), (serve(), Mode::Noauth)] {
