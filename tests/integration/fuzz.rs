@@ -48,6 +48,7 @@ const WORDS: &[&[u8]] = &[
     b"Transfer-Encoding: chunked",
     b"0\r\n\r\n",
     b"HTTP/1.1",
+    b"HTTP/1.1 200 OK\r\n",
     b"\x21\x11\0\x0c",
     b"\r\n\r\n\0\r\nQUIT\n",
     b"\xff\xff",

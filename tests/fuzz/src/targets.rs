@@ -3,8 +3,11 @@
 
 use bytes::Bytes;
 use hyper::Method;
-use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
-use tailpod::http1::{Chunks, Extensions, RequestHead, Scanner, Step, write_request};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use tailpod::http1::{
+    Chunks, Extensions, Framing, RequestHead, ResponseHead, Scanner, Step, Version, response_framing, write_request,
+    write_response,
+};
 use tailpod::localapi::types::WhoIs;
 use tailpod::proxy::access::{Impersonation, Peer, impersonation};
 use tailpod::proxy::grants::CAPABILITY;
@@ -18,8 +21,14 @@ use tailpod::proxy::subprotocol;
 pub type Target = fn(&[u8]);
 
 /// All targets, for who runs every one.
-pub const ALL: [(&str, Target); 5] =
-    [("route", route), ("proxy_protocol", proxy_protocol), ("headers", headers), ("http1", http1), ("grants", grants)];
+pub const ALL: [(&str, Target); 6] = [
+    ("route", route),
+    ("proxy_protocol", proxy_protocol),
+    ("headers", headers),
+    ("http1", http1),
+    ("answer", answer),
+    ("grants", grants),
+];
 
 /// A request target: what is sent means what was decided about.
 pub fn route(data: &[u8]) {
@@ -113,7 +122,7 @@ pub fn headers(data: &[u8]) {
     headers::impersonate(&mut headers, &as_whom);
     headers::authorize(&mut headers, Some(ours.clone()));
     // Framing is written by who writes the body.
-    headers.remove(hyper::header::CONTENT_LENGTH);
+    headers.remove(CONTENT_LENGTH);
     let mut written = Vec::new();
     write_request(&mut written, &Method::GET, b"/api/v1/pods", &headers);
     // What a strict reader at the other end gets is what was meant.
@@ -123,7 +132,7 @@ pub fn headers(data: &[u8]) {
     check_outgoing(&request, as_caller, Judged { kind: Kind::Other, stream: Stream::MayPass }).unwrap();
     assert_eq!(as_whom.user(), "ann");
     assert!(as_whom.groups().all(|group| ["view", "edit"].contains(&group)));
-    for (name, value) in kept.iter().filter(|(name, _)| *name != hyper::header::CONTENT_LENGTH) {
+    for (name, value) in kept.iter().filter(|(name, _)| *name != CONTENT_LENGTH) {
         assert!(read.headers.get_all(name).iter().any(|found| found == value), "{name} was lost");
     }
     // A peer without leave to ask gets what it has, whatever it asks.
@@ -146,6 +155,8 @@ pub fn http1(data: &[u8]) {
     assert_eq!(in_parts, whole);
     let Ok(Some(end)) = whole else { return };
     let Ok(head) = RequestHead::parse(&Bytes::copy_from_slice(&data[..end])) else { return };
+    assert!(has_plain_lines(&data[..end]));
+    assert!(!is_framed_twice(&head.headers));
     assert!(head.target.starts_with(b"/"));
     assert!(!head.target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f));
     let mut written = Vec::new();
@@ -158,6 +169,44 @@ pub fn http1(data: &[u8]) {
         assert_eq!(again.framing, head.framing);
     }
     chunks(&data[end..]);
+}
+
+/// The head of an answer, and what follows it: what could be read in two ways is refused, and what is parsed survives
+/// being written again.
+pub fn answer(data: &[u8]) {
+    let Ok(Some(end)) = Scanner::default().end(data) else { return };
+    let Ok(head) = ResponseHead::parse(&Bytes::copy_from_slice(&data[..end])) else { return };
+    assert!(has_plain_lines(&data[..end]));
+    let framing = response_framing(&Method::GET, &head);
+    assert!(framing.is_err() || !is_framed_twice(&head.headers));
+    assert!(framing.is_err() || head.version == Version::Http11 || !head.headers.contains_key(TRANSFER_ENCODING));
+    // A method decides whether there is a body, never whether the head is sound.
+    assert_eq!(response_framing(&Method::HEAD, &head), framing.map(|_| Framing::None));
+    let mut written = Vec::new();
+    write_response(&mut written, head.status, &head.reason, &head.headers);
+    let again = ResponseHead::parse(&Bytes::from(written)).unwrap();
+    assert_eq!((again.status, &again.reason, &again.headers), (head.status, &head.reason, &head.headers));
+    if head.version == Version::Http11 {
+        assert_eq!(response_framing(&Method::GET, &again), framing);
+    }
+    let mut passed = head.headers;
+    headers::drop_hop(&mut passed);
+    let hop = ["connection", "keep-alive", "transfer-encoding", "upgrade", "trailer", "proxy-authenticate"];
+    assert!(hop.iter().all(|name| !passed.contains_key(*name)));
+    chunks(&data[end..]);
+}
+
+/// Whether every line ends in CR LF, and nothing else does.
+fn has_plain_lines(head: &[u8]) -> bool {
+    let mut lines = head.split_inclusive(|byte| *byte == b'\n');
+    lines.all(|line| line.strip_suffix(b"\r\n").is_some_and(|text| !text.contains(&b'\r')))
+}
+
+/// Whether two readers might find two ends of a body.
+fn is_framed_twice(headers: &HeaderMap) -> bool {
+    let lengths: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
+    lengths.windows(2).any(|pair| pair[0] != pair[1])
+        || headers.get_all(TRANSFER_ENCODING).iter().count() + lengths.len().min(1) > 1
 }
 
 /// A chunked body: any split gives the same data and the same end.
