@@ -100,4 +100,22 @@ mod tests {
         let garbled = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
         assert!(parse(garbled, key).starts_with("failed parsing client leaf certificate: "));
     }
+
+    /// The forms that cannot be made here, as openssl makes them: certificate and key in one file.
+    #[test]
+    fn every_form_of_a_key_is_read() {
+        let files = [
+            ("RSA PRIVATE KEY", include_str!("../../tests/fixtures/keys/rsa-pkcs1.pem")),
+            ("PRIVATE KEY", include_str!("../../tests/fixtures/keys/rsa-pkcs8.pem")),
+            ("EC PRIVATE KEY", include_str!("../../tests/fixtures/keys/p256-sec1.pem")),
+            ("EC PRIVATE KEY", include_str!("../../tests/fixtures/keys/p384-sec1.pem")),
+        ];
+        for (index, (form, pem)) in files.into_iter().enumerate() {
+            assert!(pem.contains(&format!("-----BEGIN {form}-----")), "{form}");
+            KeyPair::from_pem(pem.as_bytes(), pem.as_bytes()).unwrap_or_else(|error| panic!("{form}: {error}"));
+            let (_, other) = files[(index + 1) % files.len()];
+            let error = KeyPair::from_pem(pem.as_bytes(), other.as_bytes()).unwrap_err().to_string();
+            assert!(error.ends_with("private key does not match public key"), "{form}: {error}");
+        }
+    }
 }
