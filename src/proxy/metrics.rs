@@ -207,3 +207,32 @@ fn family(text: &mut String, name: &str, kind: &str, help: &str) {
 fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     let _ = writeln!(text, "{name}{labels} {value}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_counted_by_verb_up_to_each_bound() {
+        let metrics = Metrics::default();
+        for micros in [500, 501, 60_000_000, 60_000_001] {
+            metrics.took("list", Duration::from_micros(micros));
+        }
+        metrics.took("made-up", Duration::from_secs(3600));
+        let text = metrics.render();
+        let name = "tailpod_proxy_request_duration_seconds";
+        let bucket = |verb: &str, bound: &str, count: u64| {
+            let line = format!("{name}_bucket{{verb=\"{verb}\",le=\"{bound}\"}} {count}");
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        };
+        for (bound, count) in [("0.0005", 1), ("0.001", 2), ("0.25", 2), ("1", 2), ("10", 2), ("60", 3), ("+Inf", 4)] {
+            bucket("list", bound, count);
+        }
+        bucket("other", "60", 0);
+        bucket("other", "+Inf", 1);
+        for line in ["_sum{verb=\"list\"} 120.001002", "_count{verb=\"list\"} 4", "_sum{verb=\"other\"} 3600"] {
+            assert!(text.contains(&format!("{name}{line}\n")), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("made-up") && !text.contains("verb=\"get\""), "{text}");
+    }
+}
