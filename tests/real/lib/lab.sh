@@ -127,9 +127,9 @@ omitStages: [RequestReceived]
 rules:
 - level: Request
   resources: [{group: "", resources: [secrets]}, {group: coordination.k8s.io, resources: [leases]}]
-# Sessions in a Pod, whoever asks: with which verb says over which protocol.
+# Sessions in a Pod, whoever asks: with which verb says over which protocol. Pods, even if nobody in particular asks.
 - level: Metadata
-  resources: [{group: "", resources: [pods/exec, pods/attach, pods/portforward]}]
+  resources: [{group: "", resources: [pods, pods/exec, pods/attach, pods/portforward]}]
 # Of whatever else a Pod or a person asks: that it was asked, as whom, and what the answer was.
 - level: Metadata
   userGroups: ["system:serviceaccounts", "lab:people"]

@@ -31,6 +31,7 @@ import (
 //	POST   /nodes/{id}/self-changes?rate=N&seconds=N      N changes of the node itself per second
 //	POST   /nodes/{id}/peer-changes?rate=N&seconds=N      N peers of POST /peers come or go per second; the last it hears
 //	POST   /nodes/{id}/peer-gone?peer=ID                  the last that its session hears: a peer is gone
+//	POST   /nodes/{id}/user?id=ID&login=NAME              the last that its session hears: what this user is called
 //	POST   /login?url=URL                                 what a human does with a login URL
 //	POST   /peers?count=N                                 N peers that exist in the netmap only
 //	POST   /reject?status=N                               answer N to every node; 0 ends it
@@ -64,6 +65,12 @@ func (t *tailnet) admin() http.Handler {
 		// The in-memory server cannot delete a node; it says nothing more by itself after a message like this.
 		peer, _ := strconv.ParseInt(r.FormValue("peer"), 10, 64)
 		t.server.AddRawMapResponse(n.Key, &tailcfg.MapResponse{PeersRemoved: []tailcfg.NodeID{tailcfg.NodeID(peer)}})
+	}))
+	mux.HandleFunc("POST /nodes/{id}/user", t.onNode(func(n *tailcfg.Node, r *http.Request) {
+		id, _ := strconv.ParseInt(r.FormValue("id"), 10, 64)
+		t.server.AddRawMapResponse(n.Key, &tailcfg.MapResponse{UserProfiles: []tailcfg.UserProfile{
+			{ID: tailcfg.UserID(id), LoginName: r.FormValue("login")},
+		}})
 	}))
 	mux.HandleFunc("POST /login", t.login)
 	mux.HandleFunc("POST /peers", t.addPeers)
