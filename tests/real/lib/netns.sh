@@ -260,7 +260,10 @@ pod_kill() {
   kill -KILL "${pid[pod]}" ${daemon:+"$daemon"}
   wait "${pid[pod]}" 2>/dev/null || true
   unset "pid[pod]"
+  # Until it has ended it listens on its socket, which the next one would find.
+  [ -z "$daemon" ] || await 10 "the end of tailscaled" dead "$daemon"
 }
+dead() { [ ! -e "/proc/$1/exe" ]; }
 
 # in_pod COMMAND...: in the running Pod beside its own process, as `kubectl exec` has it.
 in_pod() {
