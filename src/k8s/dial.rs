@@ -1,10 +1,9 @@
 //! A new connection to the API server: name, TCP, a proxy if there is one, TLS.
 //!
-//! Each phase has its own time limit; that of the first is the caller's, and every address has its share of it. The
-//! socket is on its generation's list before the handshake, so a rotation in the middle of it is not missed.
+//! Each phase has its own time limit; that of the first is the caller's. The socket is on its generation's list before
+//! the handshake, so a rotation in the middle of it is not missed.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::base::Base;
 use super::connections::Connections;
 use super::egress::{Kind, ProxyUrl};
 use super::exec::CredentialError;
+use super::race::first_of;
 use super::tracked::{Socket, Tracked, Wire};
 use crate::keepalive::keep_alive;
 
@@ -121,8 +121,7 @@ async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, DialEr
     let found = timeout_at(until, tokio::net::lookup_host((host, port))).await;
     let found =
         found.map_err(|_| DialError::TimedOut(limit))?.map_err(|error| DialError::Resolve(error.to_string()))?;
-    let addresses: Vec<_> = found.collect();
-    let reached = first_of(&addresses, until).await;
+    let reached = first_of(found.collect(), until).await;
     let stream = reached.map_err(|error| match error.kind() {
         io::ErrorKind::TimedOut => DialError::TimedOut(limit),
         io::ErrorKind::NotFound => DialError::Connect(format!("{host} has no address")),
@@ -132,21 +131,6 @@ async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, DialEr
     stream.set_nodelay(true).map_err(failed)?;
     keep_alive(&stream).map_err(|error| failed(error.into()))?;
     Ok(stream)
-}
-
-/// The first of these that is reached. Those that are left share the time that is left, so that one which swallows
-/// packets does not take it from the next.
-async fn first_of(addresses: &[SocketAddr], until: Instant) -> io::Result<TcpStream> {
-    let mut last = io::ErrorKind::NotFound.into();
-    for (index, address) in addresses.iter().enumerate() {
-        let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        match timeout(until.saturating_duration_since(Instant::now()) / left, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(last)
 }
 
 /// The innermost reason: rustls wraps its errors in `io::Error`.
@@ -259,38 +243,4 @@ async fn socks5<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, proxy: &Proxy
     let mut bound = vec![0; rest + 2];
     stream.read_exact(&mut bound).await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::{TcpListener, TcpSocket};
-
-    use super::*;
-
-    /// An address that answers no SYN, for as long as the rest is held: one connection is all that waits there.
-    async fn swallowing() -> (SocketAddr, TcpListener, TcpStream) {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let listener = socket.listen(0).unwrap();
-        let address = listener.local_addr().unwrap();
-        let first = TcpStream::connect(address).await.unwrap();
-        (address, listener, first)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_address_that_swallows_packets_leaves_time_for_the_next() {
-        let (dead, _listener, _first) = swallowing().await;
-        let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let live = (live.local_addr().unwrap(), live);
-        for (limit, addresses, waited) in
-            [(30, vec![dead, live.0], 15), (5, vec![dead, dead, live.0], 3), (30, vec![live.0, dead], 0)]
-        {
-            let begun = Instant::now();
-            let reached = first_of(&addresses, begun + Duration::from_secs(limit)).await.unwrap();
-            assert_eq!((reached.peer_addr().unwrap(), begun.elapsed().as_secs()), (live.0, waited));
-        }
-        let begun = Instant::now();
-        let error = first_of(&[dead, dead], begun + Duration::from_secs(5)).await.unwrap_err();
-        assert_eq!((error.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, 5));
-    }
 }

@@ -24,6 +24,7 @@ mod lease;
 mod pairfiles;
 pub mod pods;
 pub mod publisher;
+mod race;
 mod request;
 mod rereads;
 pub mod state;
