@@ -7,9 +7,10 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::access_log::{Entry, Outcome};
 use super::buffers::{BLOCK, Inbox};
@@ -17,6 +18,9 @@ use super::connection::Connection;
 use super::lane::{Lane, LaneError};
 use super::lookout::Lookout;
 use super::pool::Link;
+
+/// After the API server broke off: for what it said before to reach the client, which a reset would overtake.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// One direction, whose end is passed on.
 struct Half {
@@ -43,6 +47,7 @@ pub(super) async fn tunnel(connection: &mut Connection, mut link: Link, mut entr
     let (mut up, mut down) = (Half::of(Lane::tunnel()), Half::of(Lane::tunnel().give_up_after(stuck)));
     let mut parting: Option<Pin<Box<Sleep>>> = None;
     let mut lookout = Lookout::default();
+    let mut server_broke = false;
     let ended = poll_fn(|cx| {
         let Link { stream, inbox, .. } = &mut link;
         let Connection { client, inbox: client_in, .. } = &mut *connection;
@@ -53,6 +58,8 @@ pub(super) async fn tunnel(connection: &mut Connection, mut link: Link, mut entr
         }
         let polled = (upwards, down.poll(inbox, stream, client, cx));
         entry.moved(up.lane.moved(), down.lane.moved());
+        server_broke =
+            matches!(&polled, (Poll::Ready(Err(LaneError::Write(_))), _) | (_, Poll::Ready(Err(LaneError::Read(_)))));
         match polled {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
@@ -71,6 +78,11 @@ pub(super) async fn tunnel(connection: &mut Connection, mut link: Link, mut entr
     .await;
     if let Err(error) = &ended {
         entry.failed(error);
+        // What was closed here, because its credentials are no longer ours, ends at once.
+        if server_broke && !link.stream.is_cancelled() {
+            let client_broke = poll_fn(|cx| lookout.poll(|| connection.client.is_broken(), cx));
+            let _ = timeout(LAST_WORDS, client_broke).await;
+        }
         // What breaks on one side does not end in good order on the other. Over TLS its missing farewell says so too.
         connection.client.forget();
         if up.lane.is_blocked() {

@@ -114,6 +114,22 @@ async fn a_session_that_the_server_breaks_off_is_a_reset_to_the_client() {
     }
 }
 
+/// A reset overtakes what is still on its way.
+#[tokio::test]
+async fn what_a_server_said_before_it_died_arrives_all_the_same() {
+    const LENGTH: usize = 1 << 20;
+    let world = World::start(&[]).await;
+    world.upstream.script([switching("SPDY/3.1"), Step::Say(vec![b'x'; LENGTH]), Step::Close]);
+    let mut client = world.client().await;
+    client.send(ask("POST", "SPDY/3.1")).await;
+    client.head().await;
+    // It has other things to do first.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(client.exactly(LENGTH).await.len(), LENGTH);
+    let end = client.stream.read(&mut [0; 16]).await;
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
 #[tokio::test]
 async fn another_protocol_than_the_one_asked_for_is_an_error() {
     let world = World::start(&[]).await;
