@@ -207,6 +207,7 @@ const PURE: &[&str] = &[
     "proxy/life/reissue.rs",
     "proxy/outgoing.rs",
     "proxy/policy/mod.rs",
+    "proxy/life/up.rs",
     "proxy/proxy_protocol.rs",
     "proxy/refusal.rs",
     "proxy/reply.rs",

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::localapi::types::Warning;
+use crate::node::LoginHealth;
 
 const SECRET: Policy = Policy { state_secret: true, publishes: true };
 const ANEW: Action = Action::Apply { anew: true };
