@@ -57,7 +57,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::config::Config;
-use crate::k8s::upstream::Upstream;
+use crate::k8s::upstream::{Upstream, Whose};
 use crate::localapi::LocalApi;
 
 pub use self::listen::{StartError, tells_service_grants};
@@ -80,6 +80,16 @@ pub enum Mode {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Whether callers become Kubernetes users here.
+impl Mode {
+    /// Whose credentials requests go on with.
+    pub fn whose(self) -> Whose {
+        match self {
+            Self::Auth => Whose::Ours,
+            Self::NoAuth => Whose::Nobodys,
+        }
+    }
+}
+
     pub mode: Mode,
     /// Where clients come from.
     pub listen: Listen,

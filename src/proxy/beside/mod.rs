@@ -20,12 +20,12 @@ use super::config::{Config, Flags};
 use super::config_source::{ConfigSource, LoadError, Source};
 use super::reload::{self, ReloadErrors};
 use super::{
-    Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, ServerTiming, StartError, Surroundings,
-    UnrecordedStreams, Workers, apply, local,
+    Client, Grants, Limits, Listen, Metrics, Options, Proxy, ServerTiming, StartError, Surroundings, UnrecordedStreams,
+    Workers, apply, local,
 };
 use crate::causes::chain;
 use crate::health::{BindError, HealthHandle};
-use crate::k8s::upstream::{Upstream, Whose};
+use crate::k8s::upstream::Upstream;
 use crate::k8s::{self, Cluster};
 use crate::localapi::LocalApi;
 use crate::serve::advertise::Ownership;
@@ -130,11 +130,7 @@ pub async fn run(beside: Beside, signals: &mut Signals) -> Result<(), Error> {
     let (set_config, config_in_force) = watch::channel(Arc::clone(&config));
     let options = options(&beside, &config_in_force)?;
 
-    let whose = match options.mode {
-        Mode::Auth => Whose::Ours,
-        Mode::NoAuth => Whose::Nobodys,
-    };
-    let upstream = Upstream::open(&beside.access, whose).await?;
+    let upstream = Upstream::open(&beside.access, options.mode.whose()).await?;
     let metrics = Arc::new(Metrics::default());
     let reloads = Arc::new(ReloadErrors::default());
     let (localapi, drain) = (beside.localapi.clone(), options.limits.drain);

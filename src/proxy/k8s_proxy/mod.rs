@@ -4,6 +4,7 @@
 //! performs what [`super::life`] decides: tailscaled as a child, login through its LocalAPI, serve config, health, the
 //! proxy, certificates, a new auth key, and the way out. Upstream (`cmd/k8s-proxy`) embeds the node instead.
 
+mod api;
 mod certs;
 mod daemon;
 mod login;

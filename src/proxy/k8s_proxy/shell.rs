@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::daemon::{PrivateDir, arguments};
 use super::store::StateStore;
-use super::{Extras, FIELD_MANAGER, certs, login, reissue, stop, words};
+use super::{Extras, FIELD_MANAGER, api, certs, login, reissue, stop, words};
 use crate::causes::chain;
 use crate::daemon::kept::Kept;
 use crate::daemon::program::{Environment, Program};
@@ -24,17 +24,16 @@ use crate::daemon::tailscaled::Tailscaled;
 use crate::health::{HealthHandle, Weight};
 use crate::k8s::publisher::{self, Publisher, SecretTarget, Slot};
 use crate::k8s::state;
-use crate::k8s::upstream::{Upstream, Whose};
 use crate::localapi::LocalApi;
 use crate::maybe::{at, receive};
 use crate::node::{self, Device};
+use crate::proxy::Metrics;
 use crate::proxy::apply::{self, Wanted};
 use crate::proxy::config::{Config, Flags};
 use crate::proxy::config_source::ConfigSource;
 use crate::proxy::life::{Action, Event, Level, Life, Outcome, Policy};
 use crate::proxy::local;
 use crate::proxy::reload::{self, ReloadErrors};
-use crate::proxy::{At, Client, Grants, Limits, Listen, Metrics, Mode, Options, Proxy, Surroundings, Tls, Workers};
 use crate::secret::Secret;
 use crate::serve::advertise::Ownership;
 use crate::settings::proxy::ProxySettings;
@@ -401,38 +400,17 @@ impl Shell {
     }
 
     fn serve_api(&mut self) {
-        let extras = &self.context.extras;
-        let mode = self.first.api_server.mode;
-        let grants = if extras.service_grants { Grants::NodeThenService(self.config.clone()) } else { Grants::Node };
-        let options = Options {
-            mode,
-            listen: Listen { at: At::Address(extras.listen), client: Client::ProxyHeader, tls: Tls::Off },
-            grants,
-            unrecorded_streams: extras.unrecorded_streams,
-            server_timing: extras.server_timing,
-            limits: Limits { peer_connections: self.context.settings.peer_connections, ..Limits::default() },
-        };
-        let whose = match mode {
-            Mode::Auth => Whose::Ours,
-            Mode::NoAuth => Whose::Nobodys,
-        };
-        let access = extras.access.clone();
-        let (localapi, metrics) = (self.api.clone(), Arc::clone(&self.metrics));
-        let (events, failed) = (self.events.clone(), self.events.clone());
+        let options = api::options(&self.context, self.first.api_server.mode, &self.config);
+        let bound = api::bind(options, self.context.extras.access.clone(), self.api.clone(), Arc::clone(&self.metrics));
+        let events = self.events.clone();
         self.proxy.spawn("API proxy", |stop| async move {
-            let bound = async {
-                let upstream = Upstream::open(&access, whose).await.map_err(|error| chain(&error))?;
-                let workers = Workers::start().map_err(|error| chain(&error))?;
-                let surroundings = Surroundings { localapi, upstream, metrics, workers };
-                Proxy::bind(options, surroundings).await.map_err(|error| chain(&error))
-            };
             match bound.await {
                 Ok(proxy) => {
                     let _ = events.send(Event::Serving(Ok(()))).await;
                     proxy.serve(stop).await.map_err(crate::shutdown::TaskError::from)
                 }
                 Err(error) => {
-                    let _ = failed.send(Event::Serving(Err(error))).await;
+                    let _ = events.send(Event::Serving(Err(error))).await;
                     stop.cancelled().await;
                     Ok(())
                 }
