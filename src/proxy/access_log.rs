@@ -16,7 +16,6 @@ use super::access::{Impersonation, Peer};
 use super::metrics::Metrics;
 use super::policy::Warning;
 use super::refusal::Refusal;
-use super::request::server_timing;
 use super::route::{RequestInfo, Route};
 use crate::causes::chain;
 use crate::http1::RequestHead;
@@ -126,9 +125,16 @@ impl Entry {
         tracing::warn!(node, who, verb, resource, namespace, name, reason = warning.label(), "passes unrecorded");
     }
 
-    /// The value of `Server-Timing` so far.
+    /// The value of `Server-Timing` so far: who asks, and the API server's part.
     pub(super) fn timing(&self) -> HeaderValue {
-        server_timing(self.begun, self.identified, self.answered.unwrap_or(self.begun))
+        let identified = self.identified.unwrap_or(self.begun);
+        let answered = self.answered.unwrap_or(identified);
+        let text = format!(
+            "identity;dur={:.3}, upstream;dur={:.3}",
+            identified.duration_since(self.begun).as_secs_f64() * 1e3,
+            answered.duration_since(identified).as_secs_f64() * 1e3
+        );
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 
     /// The connection is no longer HTTP: this is when the request was answered. Its line waits for the stream's end.

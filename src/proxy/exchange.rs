@@ -13,7 +13,8 @@ use hyper::StatusCode;
 use hyper::header::CONTENT_LENGTH;
 
 use super::buffers::{BLOCK, Inbox};
-use super::headers;
+use super::headers::is_trailer;
+use super::hop::drop_hop;
 use super::lane::{Lane, LaneError, Sink, Source};
 use super::lookout::Lookout;
 use super::pool::Link;
@@ -79,7 +80,7 @@ impl<'a> Exchange<'a> {
         client_version: Version,
         patience: Duration,
     ) -> Self {
-        let down = Lane::new(Vec::new(), Source::Done, Sink::Plain, headers::is_trailer).give_up_after(patience);
+        let down = Lane::new(Vec::new(), Source::Done, Sink::Plain, is_trailer).give_up_after(patience);
         let scanner = Scanner::default();
         Self {
             client,
@@ -236,7 +237,7 @@ impl<'a> Exchange<'a> {
         if self.interim > MOST_INTERIM {
             return Err(Failure::BadAnswer(None));
         }
-        headers::drop_hop(&mut head.headers);
+        drop_hop(&mut head.headers);
         head.headers.remove(CONTENT_LENGTH);
         // HTTP/1.0 has none.
         if self.client_version == Version::Http11 {

@@ -9,9 +9,8 @@ use hyper::Method;
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 
 use super::access::{Impersonation, Peer, impersonation};
-use super::headers::{
-    Hop, Trailers, Upgrade, authorize, impersonate, set_hop, strip_forwarding, strip_identity, take_hop,
-};
+use super::headers::{authorize, impersonate, strip_forwarding, strip_identity};
+use super::hop::{Hop, Trailers, Upgrade, set_hop, take_hop};
 use super::outgoing::{AsWhom, Invariant, Judged, Outgoing, Stream, check_outgoing};
 use super::policy::{Decision, OnFailure, decide, policy};
 use super::pool::Repeatable;

@@ -7,6 +7,7 @@
 
 pub mod access;
 mod access_log;
+mod answer;
 mod apply;
 pub mod beside;
 mod buffers;
@@ -14,11 +15,13 @@ pub mod config;
 pub mod config_source;
 mod connection;
 mod dialler;
+mod ended;
 mod exchange;
 pub mod explain;
 mod forward;
 pub mod grants;
 pub mod headers;
+pub mod hop;
 mod identity;
 pub mod k8s_proxy;
 mod lane;
@@ -33,6 +36,7 @@ pub mod outgoing;
 pub mod policy;
 mod pool;
 pub mod proxy_protocol;
+mod reach;
 pub mod refusal;
 mod reload;
 mod reply;
@@ -76,10 +80,6 @@ pub enum Mode {
     NoAuth,
 }
 
-/// What the proxy is to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Whether callers become Kubernetes users here.
 impl Mode {
     /// Whose credentials requests go on with.
     pub fn whose(self) -> Whose {
@@ -90,6 +90,10 @@ impl Mode {
     }
 }
 
+/// What the proxy is to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether callers become Kubernetes users here.
     pub mode: Mode,
     /// Where clients come from.
     pub listen: Listen,

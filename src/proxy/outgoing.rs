@@ -8,7 +8,8 @@ use hyper::header::{
 };
 
 use super::access::{IMPERSONATE_GROUP, IMPERSONATE_USER, Impersonation};
-use super::headers::{Upgrade, says_identity};
+use super::headers::says_identity;
+use super::hop::Upgrade;
 use super::route::{self, Kind};
 use super::subprotocol::token_header;
 

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use super::UnrecordedStreams;
 use super::access::Peer;
 use super::grants::{self, Rule};
-use super::headers::Upgrade;
+use super::hop::Upgrade;
 use super::refusal::{Reason, Refusal};
 use super::route::{Kind, Query, Route, Session};
 use crate::short;

@@ -12,6 +12,7 @@ use tailpod::localapi::types::WhoIs;
 use tailpod::proxy::access::{Impersonation, Peer, impersonation};
 use tailpod::proxy::grants::CAPABILITY;
 use tailpod::proxy::headers::{self, says_identity};
+use tailpod::proxy::hop::{drop_hop, set_hop, take_hop};
 use tailpod::proxy::outgoing::{AsWhom, Judged, Outgoing, Stream, check_outgoing};
 use tailpod::proxy::proxy_protocol;
 use tailpod::proxy::route::{self, Kind, Query, RequestInfo};
@@ -108,7 +109,7 @@ pub fn headers(data: &[u8]) {
     }
     headers.insert(HOST, HeaderValue::from_static("proxy"));
     let peer = ann();
-    let Ok(hop) = headers::take_hop(&mut headers) else { return };
+    let Ok(hop) = take_hop(&mut headers) else { return };
     let Ok(as_whom) = impersonation(&peer, &headers) else { return };
     headers::strip_forwarding(&mut headers);
     headers::strip_identity(&mut headers);
@@ -118,7 +119,7 @@ pub fn headers(data: &[u8]) {
     let kept: Vec<_> = headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
 
     let ours = HeaderValue::from_static("Bearer ours");
-    headers::set_hop(&mut headers, &hop);
+    set_hop(&mut headers, &hop);
     headers::impersonate(&mut headers, &as_whom);
     headers::authorize(&mut headers, Some(ours.clone()));
     // Framing is written by who writes the body.
@@ -190,7 +191,7 @@ pub fn answer(data: &[u8]) {
         assert_eq!(response_framing(&Method::GET, &again), framing);
     }
     let mut passed = head.headers;
-    headers::drop_hop(&mut passed);
+    drop_hop(&mut passed);
     let hop = ["connection", "keep-alive", "transfer-encoding", "upgrade", "trailer", "proxy-authenticate"];
     assert!(hop.iter().all(|name| !passed.contains_key(*name)));
     chunks(&data[end..]);
