@@ -99,6 +99,10 @@ exits() {
   is "exit code of $name" "$got" "$2"
   # The original does not wait for tailscaled on every path; tailpod has to.
   if original; then await 5 "$name's children to end" no_session "$name"; fi
+  # A command of a moment that was killed at the end may still be about to die.
+  if ! ps -o state=,comm= -s "${pid[$name]}" | grep -q '^[^Z].*tailscaled$'; then
+    await 2 "the end of what $name has killed" no_session "$name"
+  fi
   no_session "$name" || fail "$name left behind: $(ps -o args= -s "${pid[$name]}")"
   unset "pid[$name]"
 }
