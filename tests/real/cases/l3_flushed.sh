@@ -11,12 +11,14 @@ in_kubernetes
 egress_service web 10001 | mounted egress-services
 pod_start "${kube_env[@]}" TS_EGRESS_PROXIES_CONFIG_PATH="$CASE/proxies" TS_DEST_IP="${backend4}1"
 await 10 "the status" secret_has pod egress-services
-before=$(ours nft)
+# Each table as it was; which of the two nft lists first is which of the two was put back first.
+tables() { ours nft | sort -s -k 2,3; }
+before=$(tables)
 tailscaled_rules nftables
 lines=$(wc -l <"${log[pod]}")
 at pod nft flush ruleset
 tailscaled_rules nftables
-restored() { [ "$(ours nft)" = "$before" ]; }
+restored() { [ "$(tables)" = "$before" ]; }
 await 62 "the rules" restored
 answers peer tcp $own4 80 "b1 $pod4"
 tail -n +$((lines + 1)) "${log[pod]}" >&2

@@ -93,19 +93,28 @@ ready() { await_said "$1" "$ready_line" "${2:-30}"; }
 
 # exits NAME CODE [SECONDS]: ends by itself, with that code, and leaves nothing behind.
 exits() {
-  local name=$1 got=0
+  local name=$1 got=0 left
   await "${3:-30}" "$name to exit" gone "$name"
   wait "${pid[$name]}" || got=$?
   is "exit code of $name" "$got" "$2"
   # The original does not wait for tailscaled on every path; tailpod has to.
   if original; then await 5 "$name's children to end" no_session "$name"; fi
-  # A command of a moment that was killed at the end may still be about to die.
-  if ! ps -o state=,comm= -s "${pid[$name]}" | grep -q '^[^Z].*tailscaled$'; then
-    await 2 "the end of what $name has killed" no_session "$name"
+  if ! no_session "$name"; then
+    left=$(living "$name")
+    [ -z "$left" ] || fail "$name left behind: $left"
+    await 5 "the end of what $name has killed" no_session "$name"
   fi
-  no_session "$name" || fail "$name left behind: $(ps -o args= -s "${pid[$name]}")"
   unset "pid[$name]"
 }
+# living NAME: what is left of it that nobody has killed: no SIGKILL is pending there, and it is not ending (PF_EXITING).
+living() {
+  local member flags
+  for member in $(ps -o pid= -s "${pid[$1]}"); do
+    flags=$(sed 's/.*) //' "/proc/$member/stat" 2>/dev/null | cut -d ' ' -f 7) || continue
+    [ $((flags & 4)) != 0 ] || is_killed "$member" || ps -o args= -p "$member" || true
+  done
+}
+is_killed() { grep -qE '^(Sig|Shd)Pnd:.*[13579bdf]..$' "/proc/$1/status" 2>/dev/null; }
 # What has ended and only waits for PID 1 of this machine to notice does not count.
 no_session() { ! ps -o state= -s "${pid[$1]}" | grep -qv Z; }
 

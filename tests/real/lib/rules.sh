@@ -18,8 +18,7 @@ rules_of_nft() {
     /^\t(chain|set|map) / { block = $2; if (block !~ /^[A-Z]+$/ || $1 != "chain") print "nft", table, $1, block; next }
     /^\t?}/ { next }
     /^\t\ttype .* hook .*policy accept;$/ && block ~ /^[A-Z]+$/ { next }
-    { sub(/^[\t ]+/, ""); gsub(/counter packets [0-9]+ bytes [0-9]+ */, "") } /./ { print "nft", table, block ": " $0 }' |
-    sort -s -k 2,3 # nft lists the table first that was there first, which decides nothing
+    { sub(/^[\t ]+/, ""); gsub(/counter packets [0-9]+ bytes [0-9]+ */, "") } /./ { print "nft", table, block ": " $0 }'
 }
 rules_of_iptables() {
   { at pod "$1" 2>/dev/null || true; } | awk -v program="${1%-save}" '
